@@ -1,0 +1,1 @@
+"""batchinfer: run trained JAX models over large datasets, offline."""
