@@ -7,13 +7,52 @@ the JSON Schema. Knows nothing of YAML, files or flags (see load.py), and nothin
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a value with a constraint that only machines read is called in messages ("should be <text>")."""
+
+    text: str
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(f'names "{name}" twice')
+    return names
+
+
+def _not_zero(count: int) -> int:
+    if count == 0:
+        raise ValueError("should be -1 or a positive whole number, got 0")
+    return count
+
 
 Scalar = str | int | float | bool | None
 Text = Annotated[str, StringConstraints(min_length=1)]
-ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+ImportPath = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"), Words('written "package.module:name"')
+]
+Names = Annotated[tuple[Text, ...], AfterValidator(_distinct)]
+Paths = Annotated[tuple[Text, ...], Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Compression = Literal["auto", "none", "gzip", "bzip2", "zstd"]
 
 
@@ -27,9 +66,9 @@ class Section(BaseModel):
 
 
 class SourceBase(Section):
-    path: Text | tuple[Text, ...] = Field(description="A file, a directory, a glob (`**` allowed), or a list of them.")
+    path: Text | Paths = Field(description="A file, a directory, a glob (`**` allowed), or a list of them.")
     key: Text | None = Field(None, description="Field that names a record; default: its file and row index.")
-    columns: tuple[Text, ...] | None = Field(None, description="Fields to read; default: all that the job needs.")
+    columns: Names | None = Field(None, description="Fields to read; default: all that the job needs.")
     make: Text | None = Field(
         None, description="Python script, run once with `path` as its argument when nothing is found under `path`."
     )
@@ -61,10 +100,19 @@ class CsvSource(SourceBase):
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
         None, description='Default: "," for csv, a tab for tsv.'
     )
-    quote: Annotated[str, StringConstraints(min_length=1, max_length=1)] = '"'
-    header: tuple[Text, ...] | None = Field(None, description="Column names of files without a header line.")
+    quote: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(
+        '"', description="Character around a value that holds delimiters or newlines."
+    )
+    header: Names | None = Field(None, description="Column names of files without a header line.")
     compression: Compression = Field("auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
     max_line_bytes: PositiveInt = Field(64 << 20, description="A longer line is a rejection.")
+
+    @field_validator("quote")
+    @classmethod
+    def _quote_is_not_delimiter(cls, quote: str, info: ValidationInfo) -> str:
+        if quote == info.data.get("delimiter"):
+            raise ValueError("should differ from delimiter")
+        return quote
 
 
 class ParquetSource(SourceBase):
@@ -81,7 +129,7 @@ class AvroSource(SourceBase):
 
 class TFRecordSource(SourceBase):
     format: Literal["tfrecord"]
-    compression: Literal["auto", "none", "gzip"] = "auto"
+    compression: Literal["auto", "none", "gzip"] = Field("auto", description="`auto` goes by the file name (.gz).")
 
 
 Source = Annotated[
@@ -93,6 +141,11 @@ Source = Annotated[
 
 
 class TextTaskBase(Section):
+    @property
+    def fields_read(self) -> tuple[str, ...] | None:
+        """Fields of a record that the task reads; None: it may read any."""
+        return (self.text,)
+
     text: Text = Field("text", description="Field that holds the text.")
     max_length: PositiveInt | None = Field(None, description="Most tokens per text; default: the model's own limit.")
     truncate: bool = Field(False, description="Cut longer texts; otherwise each is a rejection.")
@@ -100,32 +153,65 @@ class TextTaskBase(Section):
 
 class EmbedTask(TextTaskBase):
     kind: Literal["embed"]
-    pooling: Literal["mean", "cls", "max"] | None = Field(None, description="Default: what the checkpoint says, or mean.")
+    pooling: Literal["mean", "cls", "max"] | None = Field(
+        None, description="Default: what the checkpoint says, or mean."
+    )
     normalize: bool = Field(True, description="Scale each vector to length 1.")
-    output_dtype: Literal["float32", "float16"] = "float32"
+    output_dtype: Literal["float32", "float16"] = Field("float32", description="Of the vectors that are written.")
 
 
 class ClassifyTask(TextTaskBase):
+    @property
+    def fields_read(self) -> tuple[str, ...] | None:
+        return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
+
     kind: Literal["classify"]
     text_pair: Text | None = Field(None, description="Field with the second text, for models that read pairs.")
     level: Literal["sequence", "token"] = Field("sequence", description="One answer per text, or one per token.")
-    labels: tuple[Text, ...] | None = Field(None, description="Default: the checkpoint's own (id2label).")
+    labels: Names | None = Field(None, description="Default: the checkpoint's own (id2label).")
     top_k: PositiveInt = Field(1, description="How many labels to give, best first.")
     probabilities: bool = Field(False, description="Also write the probability of every label.")
     multi_label: bool = Field(False, description="Labels are independent (sigmoid); give all above the threshold.")
-    threshold: float | dict[str, float] = Field(0.5, description="For multi_label: one for all, or one per label.")
+    threshold: Share | dict[str, Share] = Field(0.5, description="For multi_label: one for all, or one per label.")
+
+    @field_validator("top_k")
+    @classmethod
+    def _top_k_within_labels(cls, top_k: int, info: ValidationInfo) -> int:
+        labels = info.data.get("labels")
+        if labels and top_k > len(labels):
+            raise ValueError(f"is {top_k}, but there are {len(labels)} labels")
+        return top_k
+
+    @field_validator("threshold")
+    @classmethod
+    def _threshold_fits(cls, threshold: float | dict[str, float], info: ValidationInfo) -> float | dict[str, float]:
+        if info.data.get("multi_label") is False and threshold != 0.5:
+            raise ValueError("means something only with multi_label: true")
+        labels = info.data.get("labels")
+        strangers = sorted(set(threshold) - set(labels)) if labels and isinstance(threshold, dict) else []
+        if strangers:
+            raise ValueError(f"is given for what is not among labels: {', '.join(strangers)}")
+        return threshold
 
 
 class ScorePairTask(Section):
+    @property
+    def fields_read(self) -> tuple[str, ...] | None:
+        return (self.text, self.text_pair)
+
     kind: Literal["score_pair"]
     text: Text = Field("text", description="Field with the first text (the query).")
     text_pair: Text = Field("text_pair", description="Field with the second text (the passage).")
     max_length: PositiveInt | None = Field(None, description="Most tokens per pair; default: the model's own limit.")
     truncate: bool = Field(False, description="Cut longer pairs, the longer text first; otherwise a rejection.")
-    activation: Literal["none", "sigmoid"] = "sigmoid"
+    activation: Literal["none", "sigmoid"] = Field("sigmoid", description="Of the score: sigmoid puts it in 0 to 1.")
 
 
 class CustomTask(Section):
+    @property
+    def fields_read(self) -> tuple[str, ...] | None:
+        return None
+
     kind: Literal["custom"]
     module: ImportPath = Field(description='The task class, "package.module:Class" (see batchinfer.tasks.Task).')
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Arguments of the class.")
@@ -137,7 +223,9 @@ Task = Annotated[EmbedTask | ClassifyTask | ScorePairTask | CustomTask, Field(di
 
 
 class Mesh(Section):
-    data: int = Field(-1, ge=-1, description="Devices across which batches are split; -1: all that are left.")
+    data: Annotated[int, AfterValidator(_not_zero), Words("-1 or a positive whole number")] = Field(
+        -1, ge=-1, description="Devices across which batches are split; -1: all that are left."
+    )
 
 
 class Model(Section):
@@ -152,18 +240,39 @@ class Model(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of matrix products; sums stay float32. `auto`: the fastest that keeps cosine >= 0.9999."
     )
-    mesh: Mesh = Mesh()
+    mesh: Mesh = Field(Mesh(), description="How the devices are arranged.")
+
+    @model_validator(mode="after")
+    def _names_a_model(self) -> Self:
+        if self.checkpoint is None and self.module is None:
+            raise ValueError("needs checkpoint or module (or both)")
+        if self.kwargs and self.module is None:
+            raise ValueError("kwargs are arguments of module, but there is no module")
+        return self
 
 
 class Batching(Section):
     max_tokens: PositiveInt = Field(16384, description="Most tokens (padding included) on the devices in one batch.")
     max_rows: PositiveInt | None = Field(None, description="Most rows in one batch; default: by max_tokens or 64.")
-    buckets: tuple[PositiveInt, ...] | None = Field(
+    buckets: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = Field(
         None, description="Lengths that texts are padded to, ascending; default: chosen from the model and device."
     )
     window_rows: PositiveInt = Field(
         8192, description="Rows sorted by length together; bounds memory. Output order is the input's."
     )
+
+    @field_validator("buckets")
+    @classmethod
+    def _buckets_ascend(cls, buckets: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
+        if buckets is None:
+            return None
+        if any(low >= high for low, high in pairwise(buckets)):
+            raise ValueError(f"should ascend, got {list(buckets)}")
+        if buckets[-1] > info.data.get("max_tokens", buckets[-1]):
+            raise ValueError(
+                f"a row of {buckets[-1]} tokens does not fit a batch of max_tokens {info.data['max_tokens']}"
+            )
+        return buckets
 
 
 # --- sink -----------------------------------------------------------------------------------------------------------
@@ -171,23 +280,25 @@ class Batching(Section):
 
 class SinkBase(Section):
     path: Text | None = Field(None, description="Output directory; default out/<name>.")
-    include: tuple[Text, ...] = Field((), description="Input fields to pass through to the output.")
+    include: Names = Field((), description="Input fields to pass through to the output.")
 
 
 class ParquetSink(SinkBase):
     format: Literal["parquet"] = "parquet"
-    compression: Literal["zstd", "snappy", "none"] = "zstd"
+    compression: Literal["zstd", "snappy", "none"] = Field("zstd", description="Of the pages; levels are fixed.")
     row_group_rows: PositiveInt = Field(8192, description="Rows per row group.")
 
 
 class JsonlSink(SinkBase):
     format: Literal["jsonl"]
-    compression: Literal["none", "gzip", "zstd"] = "none"
+    compression: Literal["none", "gzip", "zstd"] = Field(
+        "none", description="Of the whole file; adds .gz or .zst to its name."
+    )
 
 
 class TFRecordSink(SinkBase):
     format: Literal["tfrecord"]
-    compression: Literal["none", "gzip"] = "none"
+    compression: Literal["none", "gzip"] = Field("none", description="Of the whole file; adds .gz or .zst to its name.")
 
 
 Sink = Annotated[ParquetSink | JsonlSink | TFRecordSink, Field(discriminator="format")]
@@ -198,7 +309,9 @@ Sink = Annotated[ParquetSink | JsonlSink | TFRecordSink, Field(discriminator="fo
 class Errors(Section):
     max_rate: float = Field(0.01, ge=0, le=1, description="Most rejections per record before the job stops (exit 3).")
     min_rows: PositiveInt = Field(1000, description="The rate is judged from this many records on, and at the end.")
-    retries: NonNegativeInt = Field(3, le=100, description="How often a unit that fails for a passing reason is tried again.")
+    retries: NonNegativeInt = Field(
+        3, le=100, description="How often a unit that fails for a passing reason is tried again."
+    )
     backoff_seconds: float = Field(0.5, ge=0, le=60, description="Wait before the first retry; doubles up to 30 s.")
 
 
@@ -213,32 +326,50 @@ class RunBase(Section):
 
 class DirectRun(RunBase):
     runner: Literal["direct"] = "direct"
-    beam_options: dict[str, Scalar] = Field(default_factory=dict, description="Beam pipeline options; unknown ones are faults.")
+    beam_options: dict[str, Scalar] = Field(
+        default_factory=dict, description="Beam pipeline options; unknown ones are faults."
+    )
+
+    @field_validator("beam_options")
+    @classmethod
+    def _runner_is_not_beams(cls, options: dict[str, Scalar]) -> dict[str, Scalar]:
+        if "runner" in options:
+            raise ValueError("names a Beam runner: that needs `runner: beam` in run")
+        return options
 
 
 class BeamRun(RunBase):
     runner: Literal["beam"]
     beam_options: dict[str, Scalar] = Field(description="Beam pipeline options, `runner` among them.")
 
+    @field_validator("beam_options")
+    @classmethod
+    def _runner_is_named(cls, options: dict[str, Scalar]) -> dict[str, Scalar]:
+        if "runner" not in options:
+            raise ValueError("should name a runner: {runner: FlinkRunner, ...}")
+        return options
+
 
 Run = Annotated[DirectRun | BeamRun, Field(discriminator="runner")]
 
 
 class JobSpec(Section):
-    """A whole job, resolved: no ${...} is left in it."""
+    """A whole job, resolved: every ${...} of its file and overrides has been replaced."""
 
-    version: Literal[1] = 1
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = Field(
-        description="Letters, digits, dot, dash, underscore."
-    )
+    version: Literal[1] = Field(1, description="Of this file format.")
+    name: Annotated[
+        str,
+        StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100),
+        Words("letters, digits, dots, dashes or underscores, a letter or digit first, at most 100"),
+    ] = Field(description="Letters, digits, dot, dash, underscore.")
     params: dict[str, Scalar] = Field(default_factory=dict, description="Values for ${params.x}; set with --param x=v.")
-    source: Source
-    task: Task
-    model: Model
-    batching: Batching = Batching()
+    source: Source = Field(description="Where records come from.")
+    task: Task = Field(description="What a record means and what is predicted.")
+    model: Model = Field(description="Which model predicts.")
+    batching: Batching = Field(Batching(), description="How rows become batches.")
     sink: Sink = Field(default_factory=ParquetSink, description="Where predictions go; default: Parquet in out/<name>.")
-    errors: Errors = Errors()
-    run: Run = Field(default_factory=DirectRun)
+    errors: Errors = Field(Errors(), description="What is tolerated, and what is tried again.")
+    run: Run = Field(default_factory=DirectRun, description="Where and how the units run.")
 
     @property
     def output_path(self) -> str:

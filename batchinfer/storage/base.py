@@ -73,3 +73,7 @@ class Storage(Protocol):
     def delete_tree(self, uri: str) -> None:
         """Removes everything under a directory; no error if it is not there."""
         ...
+
+    def sweep(self, uri: str) -> None:
+        """Removes hidden temporaries that a killed writer left directly in this directory."""
+        ...

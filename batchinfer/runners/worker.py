@@ -1,0 +1,111 @@
+"""One process's part in a job: the model on its devices and the pool of threads that run units with them.
+
+Built once per process and run, whoever asks first: the launcher, or a Beam worker that got a ticket.
+Knows nothing of where units come from.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from batchinfer.engine.buckets import Buckets, choose_buckets
+from batchinfer.engine.compile import setup_compilation_cache
+from batchinfer.engine.forward import ForwardEngine
+from batchinfer.engine.mesh import make_mesh, profile_of, replicated
+from batchinfer.errors import ConflictError, Fault, SpecError
+from batchinfer.job.spec import JobSpec
+from batchinfer.ledger import Ledger, read_plan
+from batchinfer.models.load import load_model
+from batchinfer.planner import source_for
+from batchinfer.report.meter import Meter
+from batchinfer.runners.pool import UnitPool
+from batchinfer.sinks import open_sink
+from batchinfer.sources.select import Rows
+from batchinfer.storage import join, storage_for
+from batchinfer.tasks import head_of, make_task, text_length_limit
+from batchinfer.unit import Halt, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """All that a worker needs to take part in a run; small, and safe to pickle."""
+
+    run_id: str
+    job: bytes
+    """The resolved job as JSON: flags and overlays do not reach workers."""
+    only: Rows | None = None
+
+    @property
+    def spec(self) -> JobSpec:
+        return JobSpec.model_validate_json(self.job)
+
+    def leave(self, tally: bytes) -> None:
+        storage_for(self._tally).write(self._tally, tally)
+
+    def collect(self) -> bytes:
+        storage = storage_for(self._tally)
+        tally = storage.read(self._tally)
+        storage.delete(self._tally)
+        return tally
+
+    @property
+    def _tally(self) -> str:
+        return join(self.spec.output_path, f"_batchinfer/runs/{self.run_id}.tally.json")
+
+
+_POOLS: dict[str, UnitPool] = {}
+_LOCK = threading.Lock()
+
+
+def pool_for(ticket: Ticket) -> UnitPool:
+    """This process's pool for a run; made, with its engine, when first asked for."""
+    with _LOCK:
+        if ticket.run_id not in _POOLS:
+            _POOLS[ticket.run_id] = UnitPool(_work_of(ticket))
+        return _POOLS[ticket.run_id]
+
+
+def adopt(ticket: Ticket, pool: UnitPool) -> None:
+    """Lets units that come back to this process run in a pool that exists already."""
+    with _LOCK:
+        _POOLS[ticket.run_id] = pool
+
+
+def dismiss(ticket: Ticket) -> None:
+    """Ends this process's part: waits for units in hand, frees the devices."""
+    with _LOCK:
+        pool = _POOLS.pop(ticket.run_id, None)
+    if pool is not None:
+        pool.close()
+        pool.work.engine.close()
+
+
+def _work_of(ticket: Ticket) -> Work:
+    spec = ticket.spec
+    storage = storage_for(spec.output_path)
+    plan = read_plan(spec.output_path, storage)
+    if plan is None:
+        raise ConflictError(f"{spec.output_path}: the plan is gone; was the directory removed while the job ran?")
+    return open_work(spec, Ledger(spec.output_path, storage, plan), ticket.only)
+
+
+def open_work(spec: JobSpec, ledger: Ledger, only: Rows | None = None) -> Work:
+    """Loads the model onto the devices and makes everything that units share.
+
+    Raises RestoreError or SpecError if model, task and sink do not fit together.
+    """
+    setup_compilation_cache(spec.run.compile_cache)
+    mesh = make_mesh(spec.model.mesh.data)
+    model = load_model(spec.model, sharding=replicated(mesh), head=head_of(spec.task))
+    task = make_task(spec.task, model)
+    sink = open_sink(spec.sink)
+    misfits = sink.check(task.schema())
+    if misfits:
+        raise SpecError([Fault("", "sink.format", line) for line in misfits])
+    buckets = _buckets(spec, text_length_limit(task), mesh)
+    engine = ForwardEngine(task.forward, model.params, mesh, buckets, profile_of(mesh))
+    return Work(spec, ledger.plan, source_for(spec, only), task, engine, sink, ledger, Meter(), Halt())

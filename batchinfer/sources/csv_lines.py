@@ -1,0 +1,166 @@
+"""CSV and TSV as Python's csv module reads them: quoted fields may hold line ends, empty lines are no records.
+
+Every value is a text; an empty field is an empty text. Slices begin and end on record boundaries, found by running
+the parser that also reads, so a line end inside quotes is never taken for one. `row` counts records, not lines; the
+header has no index. A record (with the line ends in it) is at most `max_line_bytes` long, which also stops a quote
+that is never closed. Knows nothing of keys (see records.py).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
+
+import pyarrow as pa
+
+from batchinfer.errors import SourceError
+from batchinfer.job.spec import CsvSource as CsvSpec
+from batchinfer.record import Record, Rejection
+from batchinfer.sources.base import Partitions, Slice
+from batchinfer.sources.compression import codec_of
+from batchinfer.sources.lines import LongLine, after_bom, file_blocks, split_lines, too_long
+from batchinfer.sources.records import (
+    Chunk,
+    Fields,
+    Unreadable,
+    check_columns,
+    grouped,
+    projected_schema,
+    record_maker,
+    whole_file,
+)
+from batchinfer.storage.base import Entry, Storage
+
+
+class CsvSource:
+    """A record per CSV record, its fields named by the header line or by `header`."""
+
+    def __init__(self, spec: CsvSpec, storage: Storage):
+        self._spec, self._storage = spec, storage
+
+    def slices(self, entry: Entry, target_bytes: int, partitions: Partitions = ()) -> Iterator[Slice]:
+        if entry.size_bytes == 0:
+            return
+        whole = whole_file(entry, partitions)
+        check_columns(entry.uri, self._names(whole), self._spec, partitions)
+        if codec_of(entry.uri, self._spec.compression):
+            yield whole
+        else:
+            yield from grouped(entry, self._chunks(whole), target_bytes, partitions)
+
+    def _chunks(self, whole: Slice) -> Iterator[Chunk]:
+        parser = self._parser(whole)
+        begin, rows = 0, 1 if self._spec.header is not None else 0
+        for _ in parser:
+            yield Chunk(begin, parser.offset, parser.offset - begin, rows)
+            begin, rows = parser.offset, 1
+
+    def fields(self, first: Slice) -> pa.Schema:
+        schema = pa.schema([(name, pa.string()) for name in self._names(first)])
+        return projected_schema(schema, self._spec, first.partitions)
+
+    def read(self, piece: Slice) -> Iterator[Record | Rejection]:
+        return islice(self._records(piece), piece.take)
+
+    def _records(self, piece: Slice) -> Iterator[Record | Rejection]:
+        names = self._names(piece)
+        check_columns(piece.uri, names, self._spec, piece.partitions)
+        make = record_maker(piece, self._spec)
+        records = iter(self._parser(piece))
+        if piece.begin == 0 and self._spec.header is None:
+            next(records)
+        for row, values in enumerate(records, piece.first_row):
+            yield make(_named(names, values), row)
+
+    def _names(self, piece: Slice) -> list[str]:
+        if self._spec.header is not None:
+            return list(self._spec.header)
+        names = next(iter(self._parser(replace(piece, begin=0, end=None))), None)
+        match names:
+            case list() if all(names):
+                return names
+            case list():
+                problem = f"column {names.index('') + 1} of the header line has no name"
+            case Unreadable():
+                problem = f"the header line cannot be read: {names.message}"
+            case None:
+                problem = "there is no header line"
+        raise SourceError(piece.uri, f"{problem}; mend it, or name the columns in source.header")
+
+    def _parser(self, piece: Slice) -> _Parser:
+        return _Parser(file_blocks(self._storage, piece, self._spec.compression), piece, self._spec)
+
+
+def _named(names: list[str], values: list[str] | Unreadable) -> Fields | Unreadable:
+    if isinstance(values, Unreadable):
+        return values
+    if len(values) == len(names):
+        return dict(zip(names, values, strict=True))
+    counts = f"{len(values)} fields where the header names {len(names)}"
+    return Unreadable("ragged_row", f"{counts}; quote fields that hold the delimiter or a line end", values)
+
+
+class _TooLong(Exception):
+    """Leaves the csv reader in the middle of a record; `args[0]` is what to say of it."""
+
+
+class _Parser:
+    """Iterates over the records of a slice. `offset`: where in the (plain) file the next one begins."""
+
+    def __init__(self, blocks: Iterator[bytes], piece: Slice, spec: CsvSpec):
+        self._delimiter = spec.delimiter or {"csv": ",", "tsv": "\t"}[spec.format]
+        self._quote, self._max = spec.quote, spec.max_line_bytes
+        self.offset, blocks = after_bom(blocks, piece.begin)
+        self._lines = chain.from_iterable(split_lines(blocks, self._max, keepends=True))
+        self._begin = self.offset
+        self._fault: UnicodeDecodeError | None = None
+
+    def __iter__(self) -> Iterator[list[str] | Unreadable]:
+        # The module's own limit is of the process, not of a reader; ours is the one that counts, so only raise it.
+        csv.field_size_limit(max(csv.field_size_limit(), self._max))
+        reader = self._reader()
+        while True:
+            self._begin, self._fault = self.offset, None
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except _TooLong as error:
+                yield error.args[0]
+                reader = self._reader()
+                continue
+            if self._fault is not None:
+                yield _not_utf8(values, self._fault)
+            elif values:
+                yield values
+
+    def _reader(self) -> Iterator[list[str]]:
+        return csv.reader(self._texts(), delimiter=self._delimiter, quotechar=self._quote)
+
+    def _texts(self) -> Iterator[str]:
+        for line in self._lines:
+            if isinstance(line, LongLine):
+                self.offset += line.size_bytes
+                raise _TooLong(too_long(line, self._max))
+            self.offset += len(line)
+            if self.offset - self._begin > self._max:
+                raise _TooLong(_unclosed(line, self._max))
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                self._fault = error
+                text = line.decode(errors="surrogateescape")
+            yield text
+
+
+def _unclosed(line: bytes, max_line_bytes: int) -> Unreadable:
+    message = f"more than source.max_line_bytes ({max_line_bytes}) in one record; is a quote before this never closed?"
+    return Unreadable("line_too_long", message, line.decode(errors="replace"))
+
+
+def _not_utf8(values: list[str], fault: UnicodeDecodeError) -> Unreadable:
+    message = f"not UTF-8 at byte {fault.start} of the line ({fault.reason}); convert the file to UTF-8"
+    readable = [value.encode(errors="surrogateescape").decode(errors="replace") for value in values]
+    return Unreadable("bad_utf8", message, readable)

@@ -1,0 +1,203 @@
+"""Files on a local (or mounted) POSIX file system.
+
+`put_if_absent` is a hard link: link(2) either creates the name with its whole content or fails, even over NFS.
+Everything is fsynced before it is promised. Knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from batchinfer.errors import NotFoundError, OutOfSpaceError, SourceError, StorageError, TransientStorageError
+from batchinfer.storage.base import Entry
+
+TEMPORARY = ".tmp-"
+_MAGIC = frozenset("*?[")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PASSING = (errno.EINTR, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EIO)
+
+
+class LocalStorage:
+    """Storage over plain paths and file:// uris. Uris come back as they were given (relative stays relative)."""
+
+    def stat(self, uri: str) -> Entry:
+        path = _path(uri)
+        with _errors(uri):
+            status = os.stat(path)
+        if not os.path.isfile(path):
+            raise NotFoundError(uri, "is a directory, not a file" if os.path.isdir(path) else "is not a regular file")
+        return Entry(uri, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+    def list(self, pattern: str) -> Iterator[Entry]:
+        path = _path(pattern)
+        fixed, wild = _split_pattern(path)
+        for found in sorted(_walk(fixed or ".", wild)):
+            yield self.stat(os.path.join(fixed, found) if fixed else found)
+
+    def open_read(self, uri: str, version: str | None = None) -> BinaryIO:
+        with _errors(uri):
+            stream = open(_path(uri), "rb")  # noqa: SIM115 - handed to the caller
+        if version is not None and self.stat(uri).version != version:
+            stream.close()
+            raise SourceError(uri, "has changed since it was planned; run again with --overwrite to plan anew")
+        return stream
+
+    def read(self, uri: str) -> bytes:
+        with _errors(uri):
+            return Path(_path(uri)).read_bytes()
+
+    def open_write(self, uri: str) -> BinaryIO:
+        path = _path(uri)
+        with _errors(uri):
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            return io.BufferedWriter(_DurableFile(path, uri), buffer_size=1 << 20)
+
+    def write(self, uri: str, data: bytes) -> None:
+        path = _path(uri)
+        with _errors(uri):
+            temporary = _write_temporary(path, data)
+            os.replace(temporary, path)
+            _sync_directory(path)
+
+    def put_if_absent(self, uri: str, data: bytes) -> bool:
+        path = _path(uri)
+        with _errors(uri):
+            temporary = _write_temporary(path, data)
+            try:
+                os.link(temporary, path)
+                _sync_directory(path)
+                return True
+            except FileExistsError:
+                return False
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
+
+    def publish(self, staged: str, final: str) -> None:
+        source, target = _path(staged), _path(final)
+        with _errors(final):
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            try:
+                os.replace(source, target)
+            except FileNotFoundError:
+                if not os.path.isfile(target):
+                    raise
+            _sync_directory(target)
+
+    def delete(self, uri: str) -> None:
+        with _errors(uri), suppress(FileNotFoundError):
+            os.unlink(_path(uri))
+
+    def delete_tree(self, uri: str) -> None:
+        with _errors(uri), suppress(FileNotFoundError):
+            shutil.rmtree(_path(uri))
+
+    def sweep(self, uri: str) -> None:
+        """Removes temporaries that a killed writer left directly in this directory."""
+        with _errors(uri), suppress(FileNotFoundError):
+            for name in os.listdir(_path(uri)):
+                if name.startswith(TEMPORARY):
+                    with suppress(FileNotFoundError):
+                        os.unlink(os.path.join(_path(uri), name))
+
+
+class _DurableFile(io.FileIO):
+    """A file that is fsynced when closed, and whose faults carry the uri."""
+
+    def __init__(self, path: str, uri: str):
+        self._uri = uri
+        super().__init__(path, "wb")
+
+    def write(self, data) -> int:  # type: ignore[override]
+        with _errors(self._uri):
+            return super().write(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            with _errors(self._uri):
+                try:
+                    os.fsync(self.fileno())
+                finally:
+                    super().close()
+
+
+def _path(uri: str) -> str:
+    return uri.removeprefix("file://")
+
+
+def _write_temporary(path: str, data: bytes) -> str:
+    directory = os.path.dirname(path) or "."
+    os.makedirs(directory, exist_ok=True)
+    temporary = os.path.join(directory, f"{TEMPORARY}{uuid.uuid4().hex}")
+    with open(temporary, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return temporary
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    """Turns the system's errors into ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(uri, "no such file") from error
+    except PermissionError as error:
+        raise StorageError(uri, "permission denied") from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OutOfSpaceError(uri, "no space left on the device; free some and run again to resume") from error
+        kind = TransientStorageError if error.errno in _PASSING else StorageError
+        raise kind(uri, error.strerror or str(error)) from error
+
+
+def _split_pattern(path: str) -> tuple[str, list[str]]:
+    """The directory part without wildcards, and the components after it; a directory means everything below."""
+    parts = path.split("/")
+    cut = next((i for i, part in enumerate(parts) if _MAGIC & set(part)), None)
+    if cut is None:
+        return (path.rstrip("/") or "/", ["**"]) if os.path.isdir(path) else (os.path.dirname(path), [parts[-1]])
+    return "/".join(parts[:cut]) or ("/" if path.startswith("/") else ""), parts[cut:]
+
+
+def _walk(directory: str, wild: list[str]) -> Iterator[str]:
+    """Relative paths of regular files below `directory` that match the components `wild`."""
+    head, rest = wild[0], wild[1:]
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
+        for entry in entries:
+            yield from _match(entry, head, rest)
+    if head == "**" and rest:  # `**` may also stand for no directory at all
+        yield from _walk(directory, rest)
+
+
+def _match(entry: os.DirEntry[str], head: str, rest: list[str]) -> Iterator[str]:
+    if entry.name[0] in "._" and head[0] != entry.name[0]:
+        return
+    if head == "**":
+        if entry.is_dir():
+            yield from (f"{entry.name}/{below}" for below in _walk(entry.path, ["**", *rest]))
+        elif not rest and entry.is_file():
+            yield entry.name
+    elif fnmatch.fnmatchcase(entry.name, head):
+        if rest and entry.is_dir():
+            yield from (f"{entry.name}/{below}" for below in _walk(entry.path, rest))
+        elif not rest and entry.is_file():
+            yield entry.name

@@ -1,0 +1,282 @@
+"""One unit, end to end: source -> prepare -> batch -> engine -> finish -> sink -> commit.
+
+Reading and preparing run ahead in a thread of their own; the engine holds the next window while the last one is
+finished and written. All of it stays inside the unit, so its bytes depend on the unit alone (promise P3).
+Knows nothing of which unit comes next, of retries, or of the machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from batchinfer.ahead import ahead
+from batchinfer.engine.forward import ForwardEngine
+from batchinfer.errors import BatchInferError, InterruptedRun, StorageError
+from batchinfer.job.spec import JobSpec
+from batchinfer.ledger import Attempt, Commit, FileRecord, Ledger, StagedFile
+from batchinfer.planner import Plan, Unit
+from batchinfer.record import Record, Rejection, reject
+from batchinfer.report.meter import Meter
+from batchinfer.report.metrics import RunCounters
+from batchinfer.sinks import rejected_line
+from batchinfer.sinks.base import PartWriter, Sink
+from batchinfer.sources.base import Source
+from batchinfer.tasks import Task
+from batchinfer.tasks.base import Arrays, Example
+
+WINDOW_BYTES = 64 << 20
+"""A window also ends when its records hold this much text: rows may be megabytes long."""
+
+WINDOWS_AHEAD = 1
+WINDOWS_ON_DEVICE = 2
+
+
+class Halt:
+    """Asks a run to end early, and remembers why; a unit in hand is dropped at its next window."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason: BatchInferError | None = None
+
+    @property
+    def asked(self) -> bool:
+        return self._event.is_set()
+
+    def ask(self, reason: BatchInferError) -> None:
+        """The first reason counts."""
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleeps, unless or until the run is asked to end; True if it is."""
+        return self._event.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What all units of a job share in one process."""
+
+    spec: JobSpec
+    plan: Plan
+    source: Source
+    task: Task
+    engine: ForwardEngine
+    sink: Sink
+    ledger: Ledger
+    meter: Meter
+    halt: Halt = field(default_factory=Halt)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Records of one unit, in input order, that are sorted into batches together."""
+
+    records: list[Record]
+    examples: list[Example]
+    rejections: list[Rejection]
+
+
+def run_unit(unit: Unit, work: Work) -> Commit:
+    """Runs one unit and commits it. Raises SourceError, StorageError, EngineError, InterruptedRun."""
+    attempt = work.ledger.attempt(unit.id)
+    output = UnitOutput(attempt, unit, work)
+    try:
+        on_device: deque[tuple[Window, Future[Arrays]]] = deque()
+        with ahead(_windows(unit, work), depth=WINDOWS_AHEAD) as windows:
+            for window in windows:
+                if work.halt.asked:
+                    raise InterruptedRun(f"unit {unit.id} was dropped")
+                on_device.append((window, work.engine.submit(window.examples)))
+                if len(on_device) >= WINDOWS_ON_DEVICE:
+                    output.write(*_wait(on_device))
+        while on_device:
+            output.write(*_wait(on_device))
+        return attempt.commit(output.close())
+    except BaseException:
+        output.take_back()
+        _abandon(attempt, work)
+        raise
+
+
+def _windows(unit: Unit, work: Work) -> Iterator[Window]:
+    """Reads and prepares: windows of at most `batching.window_rows` records."""
+    rows = (row for piece in unit.slices for row in work.source.read(piece))
+    for group in _groups(rows, work.spec.batching.window_rows):
+        with work.meter.timed("prepare"):
+            records = [row for row in group if isinstance(row, Record)]
+            results = work.task.prepare(records)
+            ready = [(r, e) for r, e in zip(records, results, strict=True) if isinstance(e, Example)]
+            refused = [row for row in (*group, *results) if isinstance(row, Rejection)]
+        yield Window([r for r, _ in ready], [e for _, e in ready], refused)
+
+
+def _groups(rows: Iterator[Record | Rejection], rows_max: int) -> Iterator[list[Record | Rejection]]:
+    group: list[Record | Rejection] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += _size(row)
+        if len(group) >= rows_max or size >= WINDOW_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _size(row: Record | Rejection) -> int:
+    if isinstance(row, Rejection):
+        return 0
+    return sum(len(value) for value in row.fields.values() if isinstance(value, str | bytes | list))
+
+
+def _wait(on_device: deque[tuple[Window, Future[Arrays]]]) -> tuple[Window, Arrays]:
+    window, future = on_device.popleft()
+    return window, future.result()
+
+
+def _abandon(attempt: Attempt, work: Work) -> None:
+    """Clears the staging; if even that fails the first error is the one to report, and the end of the run sweeps."""
+    try:
+        attempt.abandon()
+    except StorageError as error:
+        work.meter.note(f"staging of unit {attempt.unit} was left behind: {error}")
+
+
+class UnitOutput:
+    """The files of one attempt, and the counts that must add up (promise P1)."""
+
+    def __init__(self, attempt: Attempt, unit: Unit, work: Work):
+        self._attempt, self._unit, self._work = attempt, unit, work
+        schema = pa.schema([*work.plan.fields, *work.task.schema()])
+        self._file = attempt.create(work.ledger.part_path(unit.id, work.sink.suffix))
+        self._part: PartWriter = work.sink.open_part(self._file, schema)  # type: ignore[arg-type]
+        self._rejected: StagedFile | None = None
+        self._counted = RunCounters()
+        self._keys = DuplicateKeys()
+
+    def write(self, window: Window, outputs: Arrays) -> None:
+        """Finishes and writes one window, rejected rows in file order beside it."""
+        work = self._work
+        with work.meter.timed("finish"):
+            table, unfinished = work.task.finish(window.records, outputs)
+            kept = _without(window.records, unfinished)
+            table, misfits = with_fields(table, kept, work.plan.fields)
+        with work.meter.timed("write"):
+            self._part.write(table)
+            rejections = sorted((*window.rejections, *unfinished, *misfits), key=lambda r: (r.uri, r.row))
+            for rejection in rejections:
+                self._reject(rejection)
+        self._keys.add([record.key for record in window.records])
+        self._count(len(table), rejections)
+
+    def close(self) -> Commit:
+        """Makes the files durable and says what they hold."""
+        counted = self._counted
+        with self._work.meter.timed("write"):
+            self._part.close()
+            files: list[FileRecord] = [self._file.close(counted.predictions)]
+            if self._rejected is not None:
+                files.append(self._rejected.close(counted.rejections))
+        return Commit(
+            unit=self._unit.id,
+            fingerprint=self._work.ledger.fingerprint,
+            files=tuple(files),
+            rows_in=counted.rows_in,
+            predictions=counted.predictions,
+            rejections=counted.rejections,
+            rejections_by_reason=counted.rejections_by_reason,
+            duplicate_keys=self._keys.duplicates,
+        )
+
+    def take_back(self) -> None:
+        """The attempt failed: what it counted in the run's sum is counted by another attempt."""
+        self._work.meter.add(
+            RunCounters(
+                rows_in=-self._counted.rows_in,
+                predictions=-self._counted.predictions,
+                rejections=-self._counted.rejections,
+                rejections_by_reason={name: -n for name, n in self._counted.rejections_by_reason.items()},
+            )
+        )
+
+    def _count(self, predictions: int, rejections: Sequence[Rejection]) -> None:
+        counters = RunCounters(
+            rows_in=predictions + len(rejections),
+            predictions=predictions,
+            rejections=len(rejections),
+            rejections_by_reason=dict(Counter(rejection.error for rejection in rejections)),
+        )
+        self._counted = self._counted + counters
+        self._work.meter.add(counters)
+
+    def _reject(self, rejection: Rejection) -> None:
+        if self._rejected is None:
+            self._rejected = self._attempt.create(self._work.ledger.rejected_path(self._unit.id))
+        self._rejected.write(rejected_line(rejection))
+
+
+class DuplicateKeys:
+    """Counts keys seen before in the same unit, at 8 bytes a key or so: duplicates are allowed, kept and reported."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self.duplicates = 0
+
+    def add(self, keys: Sequence[str | int]) -> None:
+        for key in keys:
+            digest = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest())
+            self.duplicates += digest in self._seen
+            self._seen.add(digest)
+
+
+def _without(records: list[Record], rejections: Sequence[Rejection]) -> list[Record]:
+    if not rejections:
+        return records
+    gone = {(rejection.uri, rejection.row) for rejection in rejections}
+    return [record for record in records if (record.uri, record.row) not in gone]
+
+
+def with_fields(
+    table: pa.Table, records: list[Record], fields: pa.Schema
+) -> tuple[pa.Table, list[Rejection]]:
+    """`table` with the key and passed-through columns in front; a record whose value does not fit its column's type
+    (found at planning) is left out and rejected."""
+    columns: list[pa.Array] = []
+    misfits: dict[int, Rejection] = {}
+    for i, column in enumerate(fields):
+        values = [record.fields.get(column.name) for record in records] if i else _keys(records, column.type)
+        columns.append(_column(values, column, records, misfits))
+    table = pa.Table.from_arrays([*columns, *table.columns], schema=pa.schema([*fields, *table.schema]))
+    if misfits:
+        table = table.take(np.array([i for i in range(len(records)) if i not in misfits], np.int64))
+    return table, list(misfits.values())
+
+
+def _keys(records: list[Record], kind: pa.DataType) -> list[str | int]:
+    """Where some keys are numbers and some are text, all are written as text."""
+    keys = [record.key for record in records]
+    return [str(key) for key in keys] if pa.types.is_string(kind) else keys
+
+
+def _column(values: list, column: pa.Field, records: list[Record], misfits: dict[int, Rejection]) -> pa.Array:
+    try:
+        return pa.array(values, column.type)
+    except (pa.ArrowException, TypeError, OverflowError, ValueError):
+        kept = []
+        for i, value in enumerate(values):
+            try:
+                kept.append(pa.scalar(value, column.type).as_py())
+            except (pa.ArrowException, TypeError, OverflowError, ValueError) as error:
+                message = f'field "{column.name}" does not fit its output type {column.type}: {error}'
+                misfits[i] = reject(records[i], "finish", "wrong_type", message)
+                kept.append(None)
+        return pa.array(kept, column.type)

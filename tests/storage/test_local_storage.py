@@ -1,0 +1,115 @@
+"""The verbs of storage on the local file system; the same tests will run over every backend."""
+
+import errno
+import threading
+
+import pytest
+
+from batchinfer.errors import NotFoundError, OutOfSpaceError, SourceError
+from batchinfer.storage import storage_for
+from batchinfer.storage.local import LocalStorage
+
+
+@pytest.fixture
+def storage():
+    return LocalStorage()
+
+
+def names(storage, pattern, root):
+    return [entry.uri.removeprefix(f"{root}/") for entry in storage.list(pattern)]
+
+
+def test_put_if_absent_creates_once_and_keeps_the_first(storage, tmp_path):
+    uri = str(tmp_path / "a/commit.json")
+    assert storage.put_if_absent(uri, b"one") is True
+    assert storage.put_if_absent(uri, b"two") is False
+    assert storage.read(uri) == b"one"
+
+
+def test_put_if_absent_has_one_winner_among_threads(storage, tmp_path):
+    uri, wins = str(tmp_path / "c"), []
+    threads = [
+        threading.Thread(target=lambda i=i: wins.append(storage.put_if_absent(uri, b"%d" % i))) for i in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(wins) == [False] * 15 + [True]
+
+
+def test_no_temporaries_stay_behind(storage, tmp_path):
+    storage.put_if_absent(str(tmp_path / "x"), b"1")
+    storage.write(str(tmp_path / "x"), b"2")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_sweep_removes_what_a_killed_writer_left(storage, tmp_path):
+    (tmp_path / ".tmp-123").write_bytes(b"half")
+    (tmp_path / "kept").write_bytes(b"whole")
+    storage.sweep(str(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_publish_can_be_repeated(storage, tmp_path):
+    staged, final = str(tmp_path / "staging/part"), str(tmp_path / "part")
+    with storage.open_write(staged) as stream:
+        stream.write(b"rows")
+    storage.publish(staged, final)
+    storage.publish(staged, final)
+    assert storage.read(final) == b"rows"
+
+
+def test_publish_of_nothing_is_an_error(storage, tmp_path):
+    with pytest.raises(NotFoundError, match="no such file"):
+        storage.publish(str(tmp_path / "a"), str(tmp_path / "b"))
+
+
+def test_changed_input_is_refused(storage, tmp_path):
+    path = tmp_path / "in"
+    path.write_bytes(b"one")
+    version = storage.stat(str(path)).version
+    path.write_bytes(b"other")
+    with pytest.raises(SourceError, match="has changed since it was planned"):
+        storage.open_read(str(path), version)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("", ["a.txt", "d/b.txt", "d/e/c.csv"]),
+        ("*", ["a.txt"]),
+        ("*.txt", ["a.txt"]),
+        ("**/*.txt", ["a.txt", "d/b.txt"]),
+        ("**", ["a.txt", "d/b.txt", "d/e/c.csv"]),
+        ("d/*/c.*", ["d/e/c.csv"]),
+        ("[ab].txt", ["a.txt"]),
+        ("nothing*", []),
+        ("_hidden/*", ["_hidden/x.txt"]),
+    ],
+)
+def test_list_globs(storage, tmp_path, pattern, expected):
+    for name in ("a.txt", "d/b.txt", "d/e/c.csv", "_hidden/x.txt", ".h", "d/_SUCCESS"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert names(storage, f"{tmp_path}/{pattern}".rstrip("/"), tmp_path) == expected
+
+
+def test_missing_file_names_the_uri(storage, tmp_path):
+    with pytest.raises(NotFoundError, match=r"gone\.jsonl: no such file"):
+        storage.stat(str(tmp_path / "gone.jsonl"))
+
+
+def test_full_disk_is_said_plainly(storage, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("batchinfer.storage.local.os.fsync", full)
+    with pytest.raises(OutOfSpaceError, match="no space left on the device; free some and run again"):
+        storage.put_if_absent(str(tmp_path / "x"), b"1")
+
+
+def test_file_uris_and_unknown_schemes(tmp_path):
+    storage_for("file://x")
+    with pytest.raises(Exception, match='scheme "ftp" is not served'):
+        storage_for("ftp://host/x")
