@@ -24,6 +24,7 @@ Knows nothing of rows, models or runners.
 from __future__ import annotations
 
 import hashlib
+import io
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -33,6 +34,7 @@ import orjson
 
 from batchinfer.errors import ConflictError, NotFoundError, VerifyError
 from batchinfer.planner import Plan, changes
+from batchinfer.sinks.count import count_rows
 from batchinfer.storage import Entry, Storage, escape, join
 
 _PLAN = "_batchinfer/plan.json"
@@ -80,29 +82,31 @@ class Commit:
         return cls(**{**row, "files": tuple(FileRecord(**file) for file in row["files"])})
 
 
-class StagedFile:
-    """A file being written in staging: hashed and counted on its way."""
+class StagedFile(io.RawIOBase):
+    """A file being written in staging: hashed and counted on its way. `seal` ends it."""
 
-    def __init__(self, path: str, staged: str, stream: BinaryIO):
-        self.path, self.staged = path, staged
-        self._stream, self._hash, self._bytes = stream, hashlib.sha256(), 0
+    def __init__(self, path: str, stream: BinaryIO):
+        self._path, self._stream, self._hash, self._bytes = path, stream, hashlib.sha256(), 0
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
         self._hash.update(data)
-        self._bytes += len(data)
         self._stream.write(data)
-        return len(data)
+        size = memoryview(data).nbytes
+        self._bytes += size
+        return size
 
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def close(self, rows: int) -> FileRecord:
-        """Makes it durable; raises StorageError if that fails."""
+    def close(self) -> None:
+        """Raises StorageError if the file cannot be made durable."""
         self._stream.close()
-        return FileRecord(self.path, rows, self._bytes, self._hash.hexdigest())
+        super().close()
 
-    def abandon(self) -> None:
-        self._stream.close()
+    def seal(self, rows: int) -> FileRecord:
+        """Closes the file; what it must be from now on."""
+        self.close()
+        return FileRecord(self._path, rows, self._bytes, self._hash.hexdigest())
 
 
 class Attempt:
@@ -114,8 +118,7 @@ class Attempt:
         self._staging = join(ledger.output, f"{_STAGING}/{unit:05d}-{uuid.uuid4().hex[:12]}")
 
     def create(self, path: str) -> StagedFile:
-        staged = join(self._staging, path)
-        return StagedFile(path, staged, self._ledger.storage.open_write(staged))
+        return StagedFile(path, self._ledger.storage.open_write(join(self._staging, path)))
 
     def commit(self, commit: Commit) -> Commit:
         """Commits and publishes. Returns the commit that counts: this one, or an earlier one of another attempt."""
@@ -246,10 +249,10 @@ class Ledger:
 
     # -- the end --
 
-    def finalise(self, notes: Mapping[str, Any]) -> Mapping[str, Any]:
+    def finalise(self) -> Mapping[str, Any]:
         """Checks that every unit is committed and published, sweeps what is left over, writes manifest and marker.
 
-        `notes` are further deterministic facts for the manifest. Returns the manifest. Raises VerifyError.
+        Returns the manifest. Raises VerifyError.
         """
         commits = self.commits()
         missing = [unit.id for unit in self.plan.units if unit.id not in commits]
@@ -261,7 +264,7 @@ class Ledger:
         self._sweep_parts(keep=frozenset(file.path for commit in commits.values() for file in commit.files))
         self.storage.delete_tree(self._at(_STAGING))
         self.storage.sweep(self._at(_COMMITS))
-        manifest = {**_manifest(self.plan, [commits[unit.id] for unit in self.plan.units]), **notes}
+        manifest = _manifest(self.plan, [commits[unit.id] for unit in self.plan.units])
         self.storage.write(self._at(_MANIFEST), _json(manifest))
         self.check_owner()
         self.storage.write(self._at(_SUCCESS), _json({"fingerprint": self.fingerprint}))
@@ -329,10 +332,10 @@ def read_plan(output: str, storage: Storage) -> Plan | None:
         raise ConflictError(f"{uri}: is not a plan this version can read ({error})") from error
 
 
-def verify(output: str, storage: Storage, count_rows, full: bool = True) -> list[str]:
+def verify_output(output: str, storage: Storage, *, full: bool = True) -> list[str]:
     """Recounts and re-checksums a finished output; the list of what is wrong, empty if nothing is.
 
-    `count_rows(path, stream) -> int` counts the rows of a part; `full` False compares sizes and totals only.
+    `full` False compares sizes and totals only.
     """
     plan = read_plan(output, storage)
     if plan is None:
@@ -343,7 +346,7 @@ def verify(output: str, storage: Storage, count_rows, full: bool = True) -> list
         return [f"{output}: not finished ({len(ledger.commits())} of {len(plan.units)} units); run the job again"]
     problems = _totals(output, plan, ledger.commits(), manifest)
     for file in (FileRecord(**row) for row in manifest["files"]):
-        problems += _file_problems(storage, join(output, file.path), file, count_rows if full else None)
+        problems += _file_problems(storage, join(output, file.path), file, full)
     return problems
 
 
@@ -355,14 +358,14 @@ def _totals(output: str, plan: Plan, commits: Mapping[int, Commit], manifest: Ma
     return [f"{join(output, _MANIFEST)}: {name} does not agree with the commits" for name in wrong]
 
 
-def _file_problems(storage: Storage, uri: str, file: FileRecord, count_rows) -> list[str]:
+def _file_problems(storage: Storage, uri: str, file: FileRecord, full: bool) -> list[str]:
     try:
         size = storage.stat(uri).size_bytes
     except NotFoundError:
         return [f"{uri}: gone"]
     if size != file.bytes:
         return [f"{uri}: {size} bytes, committed with {file.bytes}"]
-    if count_rows is None:
+    if not full:
         return []
     if _sha256(storage, uri) != file.sha256:
         return [f"{uri}: its bytes have changed since the commit (sha256 differs)"]

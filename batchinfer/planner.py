@@ -22,10 +22,9 @@ import pyarrow as pa
 from batchinfer.errors import Fault, SourceError, SpecError
 from batchinfer.job.spec import CustomTask, JobSpec
 from batchinfer.models.checkpoints import locate
-from batchinfer.sources import find_inputs, limit_slices, open_source
-from batchinfer.sources.base import Slice, Source
-from batchinfer.sources.select import OnlyRows, Rows
-from batchinfer.storage import storage_for
+from batchinfer.sources import Slice, Source, cut_inputs, find_inputs, limit_slices, open_source
+from batchinfer.sources.only import OnlyRows, Rows
+from batchinfer.storage import Entry, storage_for
 
 UNIT_BYTES_MIN = 256 << 10
 UNIT_BYTES_MAX = 32 << 20
@@ -70,8 +69,8 @@ class Plan:
     units: tuple[Unit, ...]
     fields: pa.Schema
     """Types of the record fields that go to the output: the key first, then `sink.include`."""
-    job: Mapping[str, Any]
-    """The resolved job, values taken from the environment redacted."""
+    job: str
+    """The resolved job as YAML, values taken from the environment redacted."""
 
     @property
     def fingerprint(self) -> str:
@@ -146,28 +145,24 @@ def _short(value: Any) -> str:
 # --- making a plan --------------------------------------------------------------------------------------------------
 
 
-def make_plan(spec: JobSpec, redacted: Mapping[str, Any] | None = None, only: Rows | None = None) -> Plan:
+def make_plan(spec: JobSpec, job: str, only: Rows | None = None) -> Plan:
     """Lists and cuts the input, identifies the model, and freezes both.
 
-    `redacted` is the job as it may be written down (default: as it is); `only` keeps just those rows (a replay).
+    `job` is the job as YAML, as it may be written down; `only` keeps just those rows (a replay).
     Raises SourceError, RestoreError or SpecError, before any work is done.
     """
     make_input(spec)
     source = source_for(spec, only)
     storage = storage_for(_first_path(spec))
     inputs = find_inputs(spec.source, storage)
-    target = spec.source.unit_bytes or _unit_bytes(sum(entry.size_bytes for entry in inputs))
-    slices = (piece for entry in inputs for piece in source.slices(entry, target))
-    if only is not None:
-        slices = (piece for piece in slices if only.touches(piece))
+    target = spec.source.unit_bytes or _unit_bytes(sum(item.entry.size_bytes for item in inputs))
+    slices = cut_inputs(inputs, source, target)
     if spec.source.limit is not None:
         slices = limit_slices(slices, spec.source.limit, source)
     units = tuple(Unit(i, group) for i, group in enumerate(_group(slices, target)))
-    if not units:
-        raise SourceError(_first_path(spec), "there are no records to run; the input is empty")
-    identity = _identity(spec, [(entry.uri, entry.size_bytes, entry.version) for entry in inputs], only)
+    identity = _identity(spec, [item.entry for item in inputs], only)
     fields = output_fields(spec, source.fields(units[0].slices[0]))
-    return Plan(spec.name, identity, units, fields, redacted or spec.model_dump(mode="json"))
+    return Plan(spec.name, identity, units, fields, job)
 
 
 def source_for(spec: JobSpec, only: Rows | None = None) -> Source:
@@ -238,9 +233,9 @@ def _field(fields: pa.Schema, name: str) -> pa.Field:
     return pa.field(name, fields.field(place).type)
 
 
-def _identity(spec: JobSpec, inputs: Sequence[tuple[str, int, str]], only: Rows | None) -> dict[str, Any]:
+def _identity(spec: JobSpec, inputs: Sequence[Entry], only: Rows | None) -> dict[str, Any]:
     job = spec.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)  # type: ignore[arg-type]
-    job["inputs"] = {uri: f"{size} bytes, version {version}" for uri, size, version in inputs}
+    job["inputs"] = {entry.uri: f"{entry.size_bytes} bytes, version {entry.version}" for entry in inputs}
     if spec.model.checkpoint is not None:
         place = locate.resolve(spec.model.checkpoint)
         job["checkpoint"] = {row["path"]: row for row in locate.identity(place)}

@@ -8,18 +8,19 @@ Knows nothing of which unit comes next, of retries, or of the machine.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 
 from batchinfer.ahead import ahead
 from batchinfer.engine.forward import ForwardEngine
-from batchinfer.errors import BatchInferError, InterruptedRun, StorageError
+from batchinfer.errors import InterruptedRun, StorageError
+from batchinfer.halt import Halt
 from batchinfer.job.spec import JobSpec
 from batchinfer.ledger import Attempt, Commit, FileRecord, Ledger, StagedFile
 from batchinfer.planner import Plan, Unit
@@ -39,28 +40,6 @@ WINDOWS_AHEAD = 1
 WINDOWS_ON_DEVICE = 2
 
 
-class Halt:
-    """Asks a run to end early, and remembers why; a unit in hand is dropped at its next window."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.reason: BatchInferError | None = None
-
-    @property
-    def asked(self) -> bool:
-        return self._event.is_set()
-
-    def ask(self, reason: BatchInferError) -> None:
-        """The first reason counts."""
-        if not self._event.is_set():
-            self.reason = reason
-            self._event.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Sleeps, unless or until the run is asked to end; True if it is."""
-        return self._event.wait(seconds)
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
     """What all units of a job share in one process."""
@@ -73,7 +52,9 @@ class Work:
     sink: Sink
     ledger: Ledger
     meter: Meter
-    halt: Halt = field(default_factory=Halt)
+    halt: Halt
+    devices: str
+    """For people: how many of which kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +91,12 @@ def run_unit(unit: Unit, work: Work) -> Commit:
 def _windows(unit: Unit, work: Work) -> Iterator[Window]:
     """Reads and prepares: windows of at most `batching.window_rows` records."""
     rows = (row for piece in unit.slices for row in work.source.read(piece))
-    for group in _groups(rows, work.spec.batching.window_rows):
+    groups = _groups(rows, work.spec.batching.window_rows)
+    while True:
+        with work.meter.timed("read"):
+            group = next(groups, None)
+        if group is None:
+            return
         with work.meter.timed("prepare"):
             records = [row for row in group if isinstance(row, Record)]
             results = work.task.prepare(records)
@@ -158,7 +144,7 @@ class UnitOutput:
         self._attempt, self._unit, self._work = attempt, unit, work
         schema = pa.schema([*work.plan.fields, *work.task.schema()])
         self._file = attempt.create(work.ledger.part_path(unit.id, work.sink.suffix))
-        self._part: PartWriter = work.sink.open_part(self._file, schema)  # type: ignore[arg-type]
+        self._part: PartWriter = work.sink.open_part(cast(BinaryIO, self._file), schema)
         self._rejected: StagedFile | None = None
         self._counted = RunCounters()
         self._keys = DuplicateKeys()
@@ -183,9 +169,9 @@ class UnitOutput:
         counted = self._counted
         with self._work.meter.timed("write"):
             self._part.close()
-            files: list[FileRecord] = [self._file.close(counted.predictions)]
+            files: list[FileRecord] = [self._file.seal(counted.predictions)]
             if self._rejected is not None:
-                files.append(self._rejected.close(counted.rejections))
+                files.append(self._rejected.seal(counted.rejections))
         return Commit(
             unit=self._unit.id,
             fingerprint=self._work.ledger.fingerprint,

@@ -107,7 +107,7 @@ class CompileLog:
         if event == self.HIT:
             self._thread.hit = True
 
-    def on_duration(self, event: str, seconds: float, **_: str | int) -> None:
+    def on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event != self.DONE:
             return
         hit = getattr(self._thread, "hit", False)
@@ -115,7 +115,7 @@ class CompileLog:
         counts = (
             CompileCounts(cache_hits=1)
             if hit
-            else CompileCounts(compilations=1, seconds=seconds)
+            else CompileCounts(compilations=1, seconds=duration_secs)
         )
         self._thread.total = self.of_this_thread() + counts
         with self._lock:
@@ -154,7 +154,7 @@ class Programs:
         self._lock = threading.Lock()
         self._programs: dict[Bucket, Future[Program]] = {}
         self._counters = EngineCounters()
-        self._jitted = jax.jit(split_by_rows(forward, mesh))
+        self._jitted = jax.jit(split_by_rows(self._checked, mesh))
         threads = min(COMPILE_THREADS_MAX, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(
             threads, thread_name_prefix="batchinfer-compile"
@@ -178,10 +178,8 @@ class Programs:
     def _compile(self, bucket: Bucket) -> Program:
         log = compile_log()
         before, start = log.of_this_thread(), time.perf_counter()
-        lowered = self._jitted.lower(
-            self._params, self._inputs(bucket, self._mesh.size)
-        )
-        by_length = self._check_outputs(bucket, lowered.out_info)
+        lowered = self._jitted.lower(self._params, self._inputs(bucket))
+        by_length = self._by_length(bucket, lowered.out_info)
         compiled = lowered.compile()
         made = log.of_this_thread() - before
         seconds = time.perf_counter() - start
@@ -199,44 +197,48 @@ class Programs:
         )
         return Program(bucket, compiled, by_length)
 
-    def _inputs(self, bucket: Bucket, devices: int) -> dict[str, jax.ShapeDtypeStruct]:
+    def _inputs(self, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
         sharding = batch_sharding(self._mesh)
-        shapes = self._signature.shapes(bucket, devices)
+        shapes = self._signature.shapes(bucket, self._mesh.size)
         return {
             name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
             for name, (shape, dtype) in shapes.items()
         }
 
-    def _check_outputs(self, bucket: Bucket, outputs: Any) -> frozenset[str]:
-        """The outputs that have the length as axis 1, having made sure that all have the rows as axis 0."""
-        rows = bucket.rows * self._mesh.size
+    def _checked(self, params: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`forward`, having made sure while it is traced that it returns what can be handed back row by row."""
+        rows = next(iter(inputs.values())).shape[0]
+        outputs = self._forward(params, inputs)
         if not isinstance(outputs, Mapping) or not outputs:
             raise EngineError(
-                f"the model's forward must return a mapping of named arrays, not {type(outputs).__name__}"
+                f"the model's forward must return named arrays in a mapping, not {type(outputs).__name__}"
             )
         for name, output in outputs.items():
-            if not output.shape or output.shape[0] != rows:
+            if output.shape[:1] != (rows,):
                 raise EngineError(
                     f"output `{name}` has shape {output.shape} for a batch of {rows} rows: axis 0 must be the rows"
                 )
-        maybe = frozenset(
-            n
-            for n, o in outputs.items()
-            if bucket.length > 1 and o.shape[1:2] == (bucket.length,)
-        )
-        return maybe and self._follow_length(bucket, maybe)
+        return dict(outputs)
 
-    def _follow_length(self, bucket: Bucket, maybe: frozenset[str]) -> frozenset[str]:
-        """Those of `maybe` whose axis 1 shrinks with the length; the others (a vector size, say) are equal by chance.
+    def _by_length(self, bucket: Bucket, outputs: Mapping[str, Any]) -> frozenset[str]:
+        """The outputs whose axis 1 follows the length; one that is as wide by chance (a vector, say) does not.
 
-        Asked of the function itself, with shapes only: nothing is compiled.
+        Asked of the function itself at another length, with shapes only, where there is any doubt.
         """
+        maybe = [
+            name
+            for name, out in outputs.items()
+            if bucket.length > 1 and out.shape[1:2] == (bucket.length,)
+        ]
+        if not maybe:
+            return frozenset()
         shorter = Bucket(bucket.length - 1, bucket.rows)
-        shapes = {
+        shapes = self._signature.shapes(shorter, devices=1)
+        inputs = {
             name: jax.ShapeDtypeStruct(shape, dtype)
-            for name, (shape, dtype) in self._signature.shapes(shorter, 1).items()
+            for name, (shape, dtype) in shapes.items()
         }
-        outputs = jax.eval_shape(self._forward, self._params, shapes)
+        others = jax.eval_shape(self._forward, self._params, inputs)
         return frozenset(
-            name for name in maybe if outputs[name].shape[1:2] == (shorter.length,)
+            name for name in maybe if others[name].shape[1:2] == (shorter.length,)
         )

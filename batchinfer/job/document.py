@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
+    CollectionStartEvent,
     DocumentStartEvent,
     Event,
     MappingEndEvent,
@@ -36,7 +37,7 @@ MAX_DEPTH = 32
 
 _INT = re.compile(r"[-+]?[0-9]{1,400}")
 _BASED = re.compile(r"0o[0-7]{1,400}|0x[0-9a-fA-F]{1,400}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -61,10 +62,11 @@ def read_document(path: str) -> Node:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SpecError([Fault(f"{path}:{line}", "", "is not UTF-8 text")]) from None
-    return _parse_mapping(text, path)
+    return parse_mapping(text, path)
 
 
-def _parse_mapping(text: str, name: str) -> Node:
+def parse_mapping(text: str, name: str) -> Node:
+    """The mapping in YAML text, called `name` in messages."""
     node = _parse(text, lambda mark: f"{name}:{mark.line + 1}:{mark.column + 1}", name)
     match node:
         case None:
@@ -129,6 +131,7 @@ def _parse(text: str, place: Callable[[StringMark], str], name: str) -> Node | N
     """The one document in `text`, None if there is none."""
     events: Iterator[Event] = YAML(typ="safe", pure=True).parse(text)
     builder = _Builder(events, place)
+    root = None
     try:
         root = builder.document()
     except ReaderError as error:
@@ -166,12 +169,12 @@ class _Builder:
         where = self._place(event.start_mark)
         if isinstance(event, AliasEvent) or event.anchor is not None:
             self._fault(event, path, "anchors and aliases (& and *) are not supported; use params: ${params.x}")
-        elif event.tag is not None:
+        elif isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
             self._fault(event, path, f"tags ({event.tag}) are not supported")
         match event:
             case ScalarEvent():
                 value = scalar(event.value) if event.implicit[0] else event.value
-                return Node(value, where, key_where)
+                return Node(value, where if event.value else key_where, key_where)
             case SequenceStartEvent():
                 return Node(tuple(self._items(path)), where, key_where)
             case MappingStartEvent():
@@ -208,6 +211,7 @@ class _Builder:
                 return
             if len(path) >= MAX_DEPTH:
                 raise SpecError([Fault(self._place(event.start_mark), "", f"nested deeper than {MAX_DEPTH} levels")])
+            assert isinstance(event, NodeEvent)  # the library pairs starts and ends
             yield event
 
     def _fault(self, event: Event, path: Path, message: str) -> None:

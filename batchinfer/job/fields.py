@@ -156,7 +156,7 @@ def _compound(kind: Kind) -> str:
         case origin, (_, item) if origin is dict:
             return f"a mapping, each value {words(kinds(item))}"
         case origin, choices if origin is Literal:
-            return choices[0] if len(choices) == 1 else f"one of {', '.join(map(str, choices))}"
+            return str(choices[0]) if len(choices) == 1 else f"one of {', '.join(map(str, choices))}"
     raise TypeError(f"a field of type {kind.type} has no words")
 
 

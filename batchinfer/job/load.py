@@ -16,7 +16,7 @@ from functools import partial, reduce
 from pydantic import ValidationError
 
 from batchinfer.errors import Fault, SpecError
-from batchinfer.job.document import read_document, scalar
+from batchinfer.job.document import parse_mapping, read_document, scalar
 from batchinfer.job.explain import explain
 from batchinfer.job.fields import default_tag, tagged_fields
 from batchinfer.job.overlays import read_overlay
@@ -70,14 +70,29 @@ def load(
     Raises SpecError with every fault.
     """
     root, faults = _merged(os.fspath(path), overlays, overrides)
+    return _resolved(root, faults, params or {}, date, env)
+
+
+def _resolved(
+    root: Node | None,
+    faults: list[Fault],
+    params: Mapping[str, str],
+    date: Date | None,
+    env: Mapping[str, str] | None,
+) -> LoadedJob:
     if root is None:
         raise SpecError(faults)
-    root, more = _with_params(root, params or {})
+    root, more = _with_params(root, params)
     values = Substitution(
-        _entries(root, "params"), date or datetime.now(UTC).date(), os.environ if env is None else env, [*faults, *more]
+        _entries(root, "params"), date or datetime.now(UTC).date(), os.environ if env is None else env
     )
     root = values.apply(root)
-    return _typed(root, values.faults)
+    return _typed(root, [*faults, *more, *values.faults], values.unresolved)
+
+
+def load_text(text: str, name: str, overrides: Sequence[Override] = ()) -> LoadedJob:
+    """A job from YAML text, called `name` in messages; otherwise as `load`."""
+    return _resolved(*apply(parse_mapping(text, name), overrides), {}, None, None)
 
 
 def _merged(path: str, overlays: Sequence[str], overrides: Sequence[Override]) -> tuple[Node | None, list[Fault]]:
@@ -114,7 +129,7 @@ def _entries(root: Node, section: str) -> dict[str, Node]:
     return node.value if node and isinstance(node.value, dict) else {}
 
 
-def _typed(root: Node, faults: list[Fault]) -> LoadedJob:
+def _typed(root: Node, faults: list[Fault], unresolved: set[tuple[str, str]]) -> LoadedJob:
     written = list(leaves(root))
     broken = [fault(node.where, path, "is not valid Unicode text") for path, node in written if not _is_unicode(node)]
     if broken:
@@ -124,10 +139,8 @@ def _typed(root: Node, faults: list[Fault]) -> LoadedJob:
         # By way of JSON: strict, yet a list of the file may become a tuple of the spec.
         spec = JobSpec.model_validate_json(json.dumps(plain(root)))
     except ValidationError as error:
-        reported = {(one.where, one.field) for one in faults}
-        raise SpecError(
-            faults + [one for one in explain(error, root) if (one.where, one.field) not in reported]
-        ) from None
+        told = [one for one in explain(error, root) if (one.where, one.field) not in unresolved]
+        raise SpecError(faults + told) from None
     if faults:
         raise SpecError(faults)
     return LoadedJob(

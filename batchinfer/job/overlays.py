@@ -29,7 +29,7 @@ def _read(name: str, trail: tuple[FilePath, ...]) -> list[Node]:
         circle = " -> ".join(_short(one) for one in (*trail[trail.index(resolved) :], resolved))
         raise SpecError([Fault(file, "base", f"overlays include each other in a circle: {circle}")])
     config = _plain(_call(path, argument), file)
-    if not isinstance(config, Mapping):
+    if not isinstance(config, dict):
         raise SpecError([Fault(file, "", f"get_config() should return a ConfigDict, got {type(config).__name__}")])
     bases = config.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases

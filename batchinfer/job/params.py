@@ -28,12 +28,16 @@ class _Unresolved(Exception):
 
 @dataclass
 class Substitution:
-    """Resolves the references of one job; `faults` collects those that mean nothing."""
+    """Resolves the references of one job.
+
+    `faults` collects those that mean nothing; `unresolved` the (where, field) of every value left as it was written.
+    """
 
     params: Mapping[str, Node]
     date: Date
     env: Mapping[str, str]
     faults: list[Fault] = field(default_factory=list)
+    unresolved: set[tuple[str, str]] = field(default_factory=set)
     _resolved: dict[str, Node | None] = field(default_factory=dict)
     _trail: list[str] = field(default_factory=list)
 
@@ -58,8 +62,10 @@ class Substitution:
                 return self._whole(node, whole, path)
             pieces = list(self._pieces(text))
         except _Unresolved as problem:
-            if str(problem):
-                self.faults.append(fault(node.where, path, str(problem)))
+            found = fault(node.where, path, str(problem))
+            self.unresolved.add((found.where, found.field))
+            if found.message:
+                self.faults.append(found)
             return None
         value = "".join(value for value, _ in pieces)
         secret = any(value != shown for value, shown in pieces)
@@ -77,7 +83,8 @@ class Substitution:
         """The text cut at its references: what each piece means, and what may be shown of it."""
         end = 0
         for reference in _REFERENCE.finditer(text):
-            yield (text[end : reference.start()],) * 2
+            plain = text[end : reference.start()]
+            yield plain, plain
             end = reference.end()
             if reference["name"] is None:
                 yield "${", "${"
@@ -88,7 +95,7 @@ class Substitution:
                 raise _Unresolved(f"{reference[0]} has no value yet: set it with --param {name}=...")
             value = _as_text(found)
             yield value, value if found.shown is None else found.shown
-        yield (text[end:],) * 2
+        yield text[end:], text[end:]
 
     def _look_up(self, reference: re.Match[str]) -> Node:
         name = reference["name"]

@@ -67,45 +67,49 @@ class Section(BaseModel):
 
 class SourceBase(Section):
     path: Text | Paths = Field(description="A file, a directory, a glob (`**` allowed), or a list of them.")
-    key: Text | None = Field(None, description="Field that names a record; default: its file and row index.")
-    columns: Names | None = Field(None, description="Fields to read; default: all that the job needs.")
+    key: Text | None = Field(default=None, description="Field that names a record; default: its file and row index.")
+    columns: Names | None = Field(default=None, description="Fields to read; default: all that the job needs.")
     make: Text | None = Field(
-        None, description="Python script, run once with `path` as its argument when nothing is found under `path`."
+        default=None,
+        description="Python script, run once with `path` as its argument when nothing is found under `path`.",
     )
-    limit: PositiveInt | None = Field(None, description="Take only the first N records of the plan.")
+    limit: PositiveInt | None = Field(default=None, description="Take only the first N records of the plan.")
     sample: float | None = Field(
-        None, gt=0, le=1, description="Take about this share of the records, chosen by a hash of the key and the seed."
+        default=None,
+        gt=0,
+        le=1,
+        description="Take about this share of the records, chosen by a hash of the key and the seed.",
     )
     unit_bytes: PositiveInt | None = Field(
-        None,
+        default=None,
         description="Size of a unit in input bytes; default: 1/16 of the input, at least 256 KiB, at most 32 MiB.",
     )
 
 
 class JsonlSource(SourceBase):
     format: Literal["jsonl"]
-    compression: Compression = Field("auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
-    max_line_bytes: PositiveInt = Field(64 << 20, description="A longer line is a rejection.")
+    compression: Compression = Field(default="auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
+    max_line_bytes: PositiveInt = Field(default=64 << 20, description="A longer line is a rejection.")
 
 
 class TextSource(SourceBase):
     format: Literal["text"]
-    field: Text = Field("text", description="Name given to the line's text.")
-    compression: Compression = Field("auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
-    max_line_bytes: PositiveInt = Field(64 << 20, description="A longer line is a rejection.")
+    field: Text = Field(default="text", description="Name given to the line's text.")
+    compression: Compression = Field(default="auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
+    max_line_bytes: PositiveInt = Field(default=64 << 20, description="A longer line is a rejection.")
 
 
 class CsvSource(SourceBase):
     format: Literal["csv", "tsv"]
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
-        None, description='Default: "," for csv, a tab for tsv.'
+        default=None, description='Default: "," for csv, a tab for tsv.'
     )
     quote: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(
-        '"', description="Character around a value that holds delimiters or newlines."
+        default='"', description="Character around a value that holds delimiters or newlines."
     )
-    header: Names | None = Field(None, description="Column names of files without a header line.")
-    compression: Compression = Field("auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
-    max_line_bytes: PositiveInt = Field(64 << 20, description="A longer line is a rejection.")
+    header: Names | None = Field(default=None, description="Column names of files without a header line.")
+    compression: Compression = Field(default="auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
+    max_line_bytes: PositiveInt = Field(default=64 << 20, description="A longer line is a rejection.")
 
     @field_validator("quote")
     @classmethod
@@ -129,7 +133,9 @@ class AvroSource(SourceBase):
 
 class TFRecordSource(SourceBase):
     format: Literal["tfrecord"]
-    compression: Literal["auto", "none", "gzip"] = Field("auto", description="`auto` goes by the file name (.gz).")
+    compression: Literal["auto", "none", "gzip"] = Field(
+        default="auto", description="`auto` goes by the file name (.gz)."
+    )
 
 
 Source = Annotated[
@@ -146,18 +152,22 @@ class TextTaskBase(Section):
         """Fields of a record that the task reads; None: it may read any."""
         return (self.text,)
 
-    text: Text = Field("text", description="Field that holds the text.")
-    max_length: PositiveInt | None = Field(None, description="Most tokens per text; default: the model's own limit.")
-    truncate: bool = Field(False, description="Cut longer texts; otherwise each is a rejection.")
+    text: Text = Field(default="text", description="Field that holds the text.")
+    max_length: PositiveInt | None = Field(
+        default=None, description="Most tokens per text; default: the model's own limit."
+    )
+    truncate: bool = Field(default=False, description="Cut longer texts; otherwise each is a rejection.")
 
 
 class EmbedTask(TextTaskBase):
     kind: Literal["embed"]
     pooling: Literal["mean", "cls", "max"] | None = Field(
-        None, description="Default: what the checkpoint says, or mean."
+        default=None, description="Default: what the checkpoint says, or mean."
     )
-    normalize: bool = Field(True, description="Scale each vector to length 1.")
-    output_dtype: Literal["float32", "float16"] = Field("float32", description="Of the vectors that are written.")
+    normalize: bool = Field(default=True, description="Scale each vector to length 1.")
+    output_dtype: Literal["float32", "float16"] = Field(
+        default="float32", description="Of the vectors that are written."
+    )
 
 
 class ClassifyTask(TextTaskBase):
@@ -166,13 +176,19 @@ class ClassifyTask(TextTaskBase):
         return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
 
     kind: Literal["classify"]
-    text_pair: Text | None = Field(None, description="Field with the second text, for models that read pairs.")
-    level: Literal["sequence", "token"] = Field("sequence", description="One answer per text, or one per token.")
-    labels: Names | None = Field(None, description="Default: the checkpoint's own (id2label).")
-    top_k: PositiveInt = Field(1, description="How many labels to give, best first.")
-    probabilities: bool = Field(False, description="Also write the probability of every label.")
-    multi_label: bool = Field(False, description="Labels are independent (sigmoid); give all above the threshold.")
-    threshold: Share | dict[str, Share] = Field(0.5, description="For multi_label: one for all, or one per label.")
+    text_pair: Text | None = Field(default=None, description="Field with the second text, for models that read pairs.")
+    level: Literal["sequence", "token"] = Field(
+        default="sequence", description="One answer per text, or one per token."
+    )
+    labels: Names | None = Field(default=None, description="Default: the checkpoint's own (id2label).")
+    top_k: PositiveInt = Field(default=1, description="How many labels to give, best first.")
+    probabilities: bool = Field(default=False, description="Also write the probability of every label.")
+    multi_label: bool = Field(
+        default=False, description="Labels are independent (sigmoid); give all above the threshold."
+    )
+    threshold: Share | dict[str, Share] = Field(
+        default=0.5, description="For multi_label: one for all, or one per label."
+    )
 
     @field_validator("top_k")
     @classmethod
@@ -200,11 +216,15 @@ class ScorePairTask(Section):
         return (self.text, self.text_pair)
 
     kind: Literal["score_pair"]
-    text: Text = Field("text", description="Field with the first text (the query).")
-    text_pair: Text = Field("text_pair", description="Field with the second text (the passage).")
-    max_length: PositiveInt | None = Field(None, description="Most tokens per pair; default: the model's own limit.")
-    truncate: bool = Field(False, description="Cut longer pairs, the longer text first; otherwise a rejection.")
-    activation: Literal["none", "sigmoid"] = Field("sigmoid", description="Of the score: sigmoid puts it in 0 to 1.")
+    text: Text = Field(default="text", description="Field with the first text (the query).")
+    text_pair: Text = Field(default="text_pair", description="Field with the second text (the passage).")
+    max_length: PositiveInt | None = Field(
+        default=None, description="Most tokens per pair; default: the model's own limit."
+    )
+    truncate: bool = Field(default=False, description="Cut longer pairs, the longer text first; otherwise a rejection.")
+    activation: Literal["none", "sigmoid"] = Field(
+        default="sigmoid", description="Of the score: sigmoid puts it in 0 to 1."
+    )
 
 
 class CustomTask(Section):
@@ -224,23 +244,24 @@ Task = Annotated[EmbedTask | ClassifyTask | ScorePairTask | CustomTask, Field(di
 
 class Mesh(Section):
     data: Annotated[int, AfterValidator(_not_zero), Words("-1 or a positive whole number")] = Field(
-        -1, ge=-1, description="Devices across which batches are split; -1: all that are left."
+        default=-1, ge=-1, description="Devices across which batches are split; -1: all that are left."
     )
 
 
 class Model(Section):
     checkpoint: Text | None = Field(
-        None,
+        default=None,
         description="An Orbax directory, a Hugging Face directory, or package://module/path inside an installed package.",
     )
     module: ImportPath | None = Field(
-        None, description='Your own model: "package.module:factory" returning a Flax NNX or Linen module.'
+        default=None, description='Your own model: "package.module:factory" returning a Flax NNX or Linen module.'
     )
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Arguments of the factory.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of matrix products; sums stay float32. `auto`: the fastest that keeps cosine >= 0.9999."
+        default="auto",
+        description="Of matrix products; sums stay float32. `auto`: the fastest that keeps cosine >= 0.9999.",
     )
-    mesh: Mesh = Field(Mesh(), description="How the devices are arranged.")
+    mesh: Mesh = Field(default=Mesh(), description="How the devices are arranged.")
 
     @model_validator(mode="after")
     def _names_a_model(self) -> Self:
@@ -252,13 +273,18 @@ class Model(Section):
 
 
 class Batching(Section):
-    max_tokens: PositiveInt = Field(16384, description="Most tokens (padding included) on the devices in one batch.")
-    max_rows: PositiveInt | None = Field(None, description="Most rows in one batch; default: by max_tokens or 64.")
+    max_tokens: PositiveInt = Field(
+        default=16384, description="Most tokens (padding included) in one batch of one device."
+    )
+    max_rows: PositiveInt | None = Field(
+        default=None, description="Most rows in one batch; default: by max_tokens or 64."
+    )
     buckets: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = Field(
-        None, description="Lengths that texts are padded to, ascending; default: chosen from the model and device."
+        default=None,
+        description="Lengths that texts are padded to, ascending; default: chosen from the model and device.",
     )
     window_rows: PositiveInt = Field(
-        8192, description="Rows sorted by length together; bounds memory. Output order is the input's."
+        default=8192, description="Rows sorted by length together; bounds memory. Output order is the input's."
     )
 
     @field_validator("buckets")
@@ -279,26 +305,30 @@ class Batching(Section):
 
 
 class SinkBase(Section):
-    path: Text | None = Field(None, description="Output directory; default out/<name>.")
-    include: Names = Field((), description="Input fields to pass through to the output.")
+    path: Text | None = Field(default=None, description="Output directory; default out/<name>.")
+    include: Names = Field(default=(), description="Input fields to pass through to the output.")
 
 
 class ParquetSink(SinkBase):
     format: Literal["parquet"] = "parquet"
-    compression: Literal["zstd", "snappy", "none"] = Field("zstd", description="Of the pages; levels are fixed.")
-    row_group_rows: PositiveInt = Field(8192, description="Rows per row group.")
+    compression: Literal["zstd", "snappy", "none"] = Field(
+        default="zstd", description="Of the pages; levels are fixed."
+    )
+    row_group_rows: PositiveInt = Field(default=8192, description="Rows per row group.")
 
 
 class JsonlSink(SinkBase):
     format: Literal["jsonl"]
     compression: Literal["none", "gzip", "zstd"] = Field(
-        "none", description="Of the whole file; adds .gz or .zst to its name."
+        default="none", description="Of the whole file; adds .gz or .zst to its name."
     )
 
 
 class TFRecordSink(SinkBase):
     format: Literal["tfrecord"]
-    compression: Literal["none", "gzip"] = Field("none", description="Of the whole file; adds .gz or .zst to its name.")
+    compression: Literal["none", "gzip"] = Field(
+        default="none", description="Of the whole file; adds .gz or .zst to its name."
+    )
 
 
 Sink = Annotated[ParquetSink | JsonlSink | TFRecordSink, Field(discriminator="format")]
@@ -307,21 +337,28 @@ Sink = Annotated[ParquetSink | JsonlSink | TFRecordSink, Field(discriminator="fo
 
 
 class Errors(Section):
-    max_rate: float = Field(0.01, ge=0, le=1, description="Most rejections per record before the job stops (exit 3).")
-    min_rows: PositiveInt = Field(1000, description="The rate is judged from this many records on, and at the end.")
-    retries: NonNegativeInt = Field(
-        3, le=100, description="How often a unit that fails for a passing reason is tried again."
+    max_rate: float = Field(
+        default=0.01, ge=0, le=1, description="Most rejections per record before the job stops (exit 3)."
     )
-    backoff_seconds: float = Field(0.5, ge=0, le=60, description="Wait before the first retry; doubles up to 30 s.")
+    min_rows: PositiveInt = Field(
+        default=1000, description="The rate is judged from this many records on, and at the end."
+    )
+    retries: NonNegativeInt = Field(
+        default=3, le=100, description="How often a unit that fails for a passing reason is tried again."
+    )
+    backoff_seconds: float = Field(
+        default=0.5, ge=0, le=60, description="Wait before the first retry; doubles up to 30 s."
+    )
 
 
 class RunBase(Section):
-    seed: int = Field(0, description="Of everything random: sampling of records.")
-    units_in_flight: PositiveInt = Field(2, le=64, description="Units worked on at once in one process.")
+    seed: int = Field(default=0, description="Of everything random: sampling of records.")
+    units_in_flight: PositiveInt = Field(default=2, le=64, description="Units worked on at once in one process.")
     compile_cache: Text | None = Field(
-        None, description='Directory of compiled programs; default ~/.cache/batchinfer/xla; "none" switches it off.'
+        default=None,
+        description='Directory of compiled programs; default ~/.cache/batchinfer/xla; "none" switches it off.',
     )
-    progress_seconds: float = Field(10, gt=0, description="Between two log lines where there is no terminal.")
+    progress_seconds: float = Field(default=10.0, gt=0, description="Between two log lines where there is no terminal.")
 
 
 class DirectRun(RunBase):
@@ -356,7 +393,7 @@ Run = Annotated[DirectRun | BeamRun, Field(discriminator="runner")]
 class JobSpec(Section):
     """A whole job, resolved: every ${...} of its file and overrides has been replaced."""
 
-    version: Literal[1] = Field(1, description="Of this file format.")
+    version: Literal[1] = Field(default=1, description="Of this file format.")
     name: Annotated[
         str,
         StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100),
@@ -366,9 +403,9 @@ class JobSpec(Section):
     source: Source = Field(description="Where records come from.")
     task: Task = Field(description="What a record means and what is predicted.")
     model: Model = Field(description="Which model predicts.")
-    batching: Batching = Field(Batching(), description="How rows become batches.")
+    batching: Batching = Field(default=Batching(), description="How rows become batches.")
     sink: Sink = Field(default_factory=ParquetSink, description="Where predictions go; default: Parquet in out/<name>.")
-    errors: Errors = Field(Errors(), description="What is tolerated, and what is tried again.")
+    errors: Errors = Field(default=Errors(), description="What is tolerated, and what is tried again.")
     run: Run = Field(default_factory=DirectRun, description="Where and how the units run.")
 
     @property

@@ -41,6 +41,7 @@ class TokenHead:
     labels: int
 
 
+Activation = Literal["gelu", "gelu_tanh", "relu", "tanh"]
 Head = NoHead | SequenceHead | TokenHead
 
 
@@ -76,7 +77,7 @@ class Bert(nnx.Module):
 
     def __init__(self, config: BertConfig, precision: Precision, *, rngs: nnx.Rngs):
         self.config = config
-        self.embeddings = Embeddings(config, rngs)
+        self.embeddings = Embeddings(config, precision, rngs)
         self.layers = nnx.List([Layer(config, precision, rngs) for _ in range(config.layers)])
         self.head = _head(config, precision, rngs)
 
@@ -98,11 +99,11 @@ class Bert(nnx.Module):
 
 
 class Embeddings(nnx.Module):
-    """Word, position and token type, summed and normalised. The tables stay float32: they are looked up, not multiplied."""
+    """Word, position and token type, summed and normalised in float32."""
 
-    def __init__(self, config: BertConfig, rngs: nnx.Rngs):
+    def __init__(self, config: BertConfig, precision: Precision, rngs: nnx.Rngs):
         self.config = config
-        self.word = _weight(rngs, (config.vocabulary, config.width))
+        self.word = _weight(rngs, (config.vocabulary, config.width), precision.products)
         self.position = _weight(rngs, (config.positions, config.width))
         self.token_type = _weight(rngs, (config.token_types, config.width)) if config.token_types else None
         self.norm = Norm(config, rngs)
@@ -110,7 +111,8 @@ class Embeddings(nnx.Module):
     def __call__(self, tokens_BxL: jax.Array, token_types_BxL: jax.Array | None) -> jax.Array:
         if tokens_BxL.shape[1] > self.config.max_length:
             raise ValueError(f"rows of {tokens_BxL.shape[1]} tokens, but the model reads {self.config.max_length}")
-        summed_BxLxD = self.word[...][tokens_BxL] + self.position[...][position_ids(tokens_BxL, self.config.padding_id)]
+        positions_BxL = position_ids(tokens_BxL, self.config.padding_id)
+        summed_BxLxD = self.word[...][tokens_BxL].astype(jnp.float32) + self.position[...][positions_BxL]
         if self.token_type is not None:
             table_TxD = self.token_type[...]
             typed = token_types_BxL is not None and self.config.token_types > 1
@@ -123,7 +125,7 @@ class Layer(nnx.Module):
 
     def __init__(self, config: BertConfig, precision: Precision, rngs: nnx.Rngs):
         self.heads = config.heads
-        self.activation = config.activation
+        self.activation: Activation = config.activation
         self.precision = precision
         self.qkv = Dense(config.width, 3 * config.width, precision, rngs)
         self.out = Dense(config.width, config.width, precision, rngs)
@@ -161,7 +163,7 @@ class Norm(nnx.Module):
 
 class SequenceClassifier(nnx.Module):
     def __init__(self, head: SequenceHead, width: int, precision: Precision, rngs: nnx.Rngs):
-        self.activation = head.activation
+        self.activation: Activation = head.activation
         self.dense = Dense(width, width, precision, rngs)
         self.out = Dense(width, head.labels, precision, rngs)
 
@@ -230,7 +232,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     return centred * jax.lax.rsqrt(variance + epsilon) * scale + bias
 
 
-def activate(x: jax.Array, name: Literal["gelu", "gelu_tanh", "relu", "tanh"]) -> jax.Array:
+def activate(x: jax.Array, name: Activation) -> jax.Array:
     match name:
         case "gelu":
             return jax.nn.gelu(x, approximate=False)

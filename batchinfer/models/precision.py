@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """`products`: type of both operands of a matrix product, and in which its weights are kept. Sums are float32."""
+    """`products`: type of both operands of a matrix product, and in which large weights are kept. Sums are float32."""
 
     products: DTypeLike
 

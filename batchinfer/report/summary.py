@@ -144,7 +144,12 @@ def look_command(output: str, first: str, python: str) -> str:
         return f"head -n 2 {quoted}"
     if first.endswith(".jsonl.gz"):
         return f"gzip -dc {quoted} | head -n 2"
+    opened = f"gzip.open({json.dumps(file)})" if first.endswith(".gz") else f'open({json.dumps(file)}, "rb")'
     if first.endswith(".jsonl.zst"):
         code = f'import zstandard; f = zstandard.open({json.dumps(file)}, "rt"); print(f.readline(), f.readline())'
-        return f"{python} -c {shlex.quote(code)}"
-    return f"ls -l {quoted}"
+    else:
+        code = (
+            f"import gzip; from batchinfer.sources.tfrecord import decode_example; f = {opened}; "
+            'print(decode_example(f.read(int.from_bytes(f.read(12)[:8], "little"))))'
+        )
+    return f"{python} -c {shlex.quote(code)}"

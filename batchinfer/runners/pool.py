@@ -73,7 +73,7 @@ class UnitPool:
         for retry in range(errors.retries + 1):
             try:
                 run_unit(unit, self.work)
-                self.work.meter.add(RunCounters(units_done=1))
+                self.work.meter.add(RunCounters(units_done=1, bytes_read=unit.size_bytes))
                 self._check_budget()
                 return
             except TransientStorageError as error:
@@ -93,20 +93,20 @@ class UnitPool:
 
     def _check_budget(self) -> None:
         counters = self.work.meter.snapshot()
-        if counters.rows_in >= self.work.spec.errors.min_rows:
-            check_budget(counters, self.work)
+        if counters.rows_in < self.work.spec.errors.min_rows:
+            return
+        error = budget_error(counters, self.work.spec.errors.max_rate, self.work.ledger.output)
+        if error is not None:
+            self.work.halt.ask(error)
 
 
-def check_budget(counters: RunCounters, work: Work) -> None:
-    """Asks the run to end if there are more rejections than the job allows."""
-    rate_max = work.spec.errors.max_rate
+def budget_error(counters: RunCounters, rate_max: float, output: str) -> ErrorBudgetError | None:
+    """The error to end with if there are more rejections than the job allows."""
     if counters.rejections <= rate_max * counters.rows_in:
-        return
+        return None
     reasons = ", ".join(f"{name} {count:,}" for name, count in counters.rejections_by_reason.items() if count)
-    work.halt.ask(
-        ErrorBudgetError(
-            f"{counters.rejections:,} of {counters.rows_in:,} records rejected "
-            f"({counters.rejections / counters.rows_in:.1%}; {reasons}), errors.max_rate allows {rate_max:.1%}. "
-            f"See them: ./launch.sh errors {work.ledger.output}; or raise errors.max_rate and run again to go on"
-        )
+    return ErrorBudgetError(
+        f"{counters.rejections:,} of {counters.rows_in:,} records rejected "
+        f"({counters.rejections / counters.rows_in:.1%}: {reasons}); errors.max_rate allows {rate_max:.1%}. "
+        f"See them with ./launch.sh errors {output}, or raise errors.max_rate and run again to go on"
     )

@@ -6,28 +6,27 @@ Knows nothing of where units come from.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import orjson
-
-from batchinfer.engine.buckets import Buckets, choose_buckets
+from batchinfer.engine.buckets import BucketSet, DeviceProfile, choose_buckets, device_profile
 from batchinfer.engine.compile import setup_compilation_cache
 from batchinfer.engine.forward import ForwardEngine
-from batchinfer.engine.mesh import make_mesh, profile_of, replicated
+from batchinfer.engine.mesh import make_mesh, replicated
 from batchinfer.errors import ConflictError, Fault, SpecError
 from batchinfer.job.spec import JobSpec
+from batchinfer.halt import Halt
 from batchinfer.ledger import Ledger, read_plan
 from batchinfer.models.load import load_model
 from batchinfer.planner import source_for
 from batchinfer.report.meter import Meter
 from batchinfer.runners.pool import UnitPool
 from batchinfer.sinks import open_sink
-from batchinfer.sources.select import Rows
+from batchinfer.sources.only import Rows
 from batchinfer.storage import join, storage_for
-from batchinfer.tasks import head_of, make_task, text_length_limit
-from batchinfer.unit import Halt, Work
+from batchinfer.tasks import Task, head_of, make_task, text_length_limit
+from batchinfer.unit import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +89,15 @@ def _work_of(ticket: Ticket) -> Work:
     plan = read_plan(spec.output_path, storage)
     if plan is None:
         raise ConflictError(f"{spec.output_path}: the plan is gone; was the directory removed while the job ran?")
-    return open_work(spec, Ledger(spec.output_path, storage, plan), ticket.only)
+    return open_work(spec, Ledger(spec.output_path, storage, plan), ticket.only, Halt())
 
 
-def open_work(spec: JobSpec, ledger: Ledger, only: Rows | None = None) -> Work:
+def open_work(spec: JobSpec, ledger: Ledger, only: Rows | None, halt: Halt) -> Work:
     """Loads the model onto the devices and makes everything that units share.
 
     Raises RestoreError or SpecError if model, task and sink do not fit together.
     """
-    setup_compilation_cache(spec.run.compile_cache)
+    setup_compilation_cache(_cache_directory(spec))
     mesh = make_mesh(spec.model.mesh.data)
     model = load_model(spec.model, sharding=replicated(mesh), head=head_of(spec.task))
     task = make_task(spec.task, model)
@@ -106,6 +105,33 @@ def open_work(spec: JobSpec, ledger: Ledger, only: Rows | None = None) -> Work:
     misfits = sink.check(task.schema())
     if misfits:
         raise SpecError([Fault("", "sink.format", line) for line in misfits])
-    buckets = _buckets(spec, text_length_limit(task), mesh)
-    engine = ForwardEngine(task.forward, model.params, mesh, buckets, profile_of(mesh))
-    return Work(spec, ledger.plan, source_for(spec, only), task, engine, sink, ledger, Meter(), Halt())
+    profile = device_profile(mesh.devices.flat[0].platform, len(os.sched_getaffinity(0)))
+    buckets = _buckets(spec, task, profile)
+    engine = ForwardEngine(task.forward, model.params, mesh, buckets, profile)
+    meter = Meter()
+    meter.note(f"batches (rows x tokens, per device): {buckets}; {profile.lanes} in flight")
+    return Work(
+        spec=spec,
+        plan=ledger.plan,
+        source=source_for(spec, only),
+        task=task,
+        engine=engine,
+        sink=sink,
+        ledger=ledger,
+        meter=meter,
+        halt=halt,
+        devices=f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+    )
+
+
+def _buckets(spec: JobSpec, task: Task, profile: DeviceProfile) -> BucketSet:
+    batching = spec.batching
+    length = text_length_limit(task) or 0
+    return choose_buckets(length, batching.max_tokens, batching.max_rows, batching.buckets, profile)
+
+
+def _cache_directory(spec: JobSpec) -> str | None:
+    wanted = spec.run.compile_cache
+    if wanted == "none":
+        return None
+    return wanted or os.path.join(os.path.expanduser("~"), ".cache", "batchinfer", "xla")

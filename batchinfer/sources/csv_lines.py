@@ -11,7 +11,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
+from operator import length_hint
 
 import pyarrow as pa
 
@@ -20,7 +21,7 @@ from batchinfer.job.spec import CsvSource as CsvSpec
 from batchinfer.record import Record, Rejection
 from batchinfer.sources.base import Partitions, Slice
 from batchinfer.sources.compression import codec_of
-from batchinfer.sources.lines import LongLine, after_bom, file_blocks, split_lines, too_long
+from batchinfer.sources.lines import BLOCK_BYTES, LongLine, after_bom, file_blocks, split_lines, too_long
 from batchinfer.sources.records import (
     Chunk,
     Fields,
@@ -32,6 +33,8 @@ from batchinfer.sources.records import (
     whole_file,
 )
 from batchinfer.storage.base import Entry, Storage
+
+_LINE_ENDS = (b"\n", b"\r\n", b"\r")
 
 
 class CsvSource:
@@ -48,14 +51,15 @@ class CsvSource:
         if codec_of(entry.uri, self._spec.compression):
             yield whole
         else:
-            yield from grouped(entry, self._chunks(whole), target_bytes, partitions)
+            yield from grouped(entry, self._chunks(whole, target_bytes), target_bytes, partitions)
 
-    def _chunks(self, whole: Slice) -> Iterator[Chunk]:
-        parser = self._parser(whole)
-        begin, rows = 0, 1 if self._spec.header is not None else 0
-        for _ in parser:
-            yield Chunk(begin, parser.offset, parser.offset - begin, rows)
-            begin, rows = parser.offset, 1
+    def _chunks(self, whole: Slice, target_bytes: int) -> Iterator[Chunk]:
+        parser = self._parser(whole, target_bytes)
+        begin, header = 0, 1 if self._spec.header is None else 0
+        for count in parser.counts():
+            names = min(header, count)
+            yield Chunk(begin, parser.offset, parser.offset - begin, count - names)
+            begin, header = parser.offset, header - names
 
     def fields(self, first: Slice) -> pa.Schema:
         schema = pa.schema([(name, pa.string()) for name in self._names(first)])
@@ -68,7 +72,7 @@ class CsvSource:
         names = self._names(piece)
         check_columns(piece.uri, names, self._spec, piece.partitions)
         make = record_maker(piece, self._spec)
-        records = iter(self._parser(piece))
+        records = self._parser(piece).records()
         if piece.begin == 0 and self._spec.header is None:
             next(records)
         for row, values in enumerate(records, piece.first_row):
@@ -77,7 +81,7 @@ class CsvSource:
     def _names(self, piece: Slice) -> list[str]:
         if self._spec.header is not None:
             return list(self._spec.header)
-        names = next(iter(self._parser(replace(piece, begin=0, end=None))), None)
+        names = next(self._parser(replace(piece, begin=0, end=None)).records(), None)
         match names:
             case list() if all(names):
                 return names
@@ -89,8 +93,9 @@ class CsvSource:
                 problem = "there is no header line"
         raise SourceError(piece.uri, f"{problem}; mend it, or name the columns in source.header")
 
-    def _parser(self, piece: Slice) -> _Parser:
-        return _Parser(file_blocks(self._storage, piece, self._spec.compression), piece, self._spec)
+    def _parser(self, piece: Slice, block_bytes: int = BLOCK_BYTES) -> _Parser:
+        blocks = file_blocks(self._storage, piece, self._spec.compression, block_bytes)
+        return _Parser(blocks, piece, self._spec)
 
 
 def _named(names: list[str], values: list[str] | Unreadable) -> Fields | Unreadable:
@@ -107,19 +112,21 @@ class _TooLong(Exception):
 
 
 class _Parser:
-    """Iterates over the records of a slice. `offset`: where in the (plain) file the next one begins."""
+    """The records of a slice, in one pass. `offset`: where in the (plain) file the next one begins."""
 
     def __init__(self, blocks: Iterator[bytes], piece: Slice, spec: CsvSpec):
         self._delimiter = spec.delimiter or {"csv": ",", "tsv": "\t"}[spec.format]
         self._quote, self._max = spec.quote, spec.max_line_bytes
         self.offset, blocks = after_bom(blocks, piece.begin)
-        self._lines = chain.from_iterable(split_lines(blocks, self._max, keepends=True))
+        self._batches = split_lines(blocks, self._max, keepends=True)
+        self._batch: Iterator[bytes | LongLine] = iter(())
         self._begin = self.offset
         self._fault: UnicodeDecodeError | None = None
-
-    def __iter__(self) -> Iterator[list[str] | Unreadable]:
-        # The module's own limit is of the process, not of a reader; ours is the one that counts, so only raise it.
+        # The csv module's own limit is of the process, not of a reader; ours is the one that counts, so only raise it.
         csv.field_size_limit(max(csv.field_size_limit(), self._max))
+
+    def records(self) -> Iterator[list[str] | Unreadable]:
+        """The values of each record."""
         reader = self._reader()
         while True:
             self._begin, self._fault = self.offset, None
@@ -136,11 +143,31 @@ class _Parser:
             elif values:
                 yield values
 
+    def counts(self) -> Iterator[int]:
+        """The same without the values: numbers of records that end at `offset`. Blocks without a quote go unparsed."""
+        records = self.records()
+        while lines := next(self._batches, None):
+            plain = self._plain_records(lines)
+            if plain is not None:
+                self.offset += sum(map(len, lines))  # type: ignore[arg-type]
+                yield plain
+                continue
+            self._batch = iter(lines)
+            while length_hint(self._batch):
+                if next(records, None):
+                    yield 1
+
+    def _plain_records(self, lines: list[bytes | LongLine]) -> int | None:
+        """How many of the lines are records, None where only the parser can tell."""
+        if any(isinstance(line, LongLine) for line in lines) or self._quote.encode() in b"".join(lines):  # type: ignore
+            return None
+        return len(lines) - sum(map(lines.count, _LINE_ENDS))
+
     def _reader(self) -> Iterator[list[str]]:
         return csv.reader(self._texts(), delimiter=self._delimiter, quotechar=self._quote)
 
     def _texts(self) -> Iterator[str]:
-        for line in self._lines:
+        while (line := self._next_line()) is not None:
             if isinstance(line, LongLine):
                 self.offset += line.size_bytes
                 raise _TooLong(too_long(line, self._max))
@@ -153,6 +180,13 @@ class _Parser:
                 self._fault = error
                 text = line.decode(errors="surrogateescape")
             yield text
+
+    def _next_line(self) -> bytes | LongLine | None:
+        line = next(self._batch, None)
+        if line is None and (lines := next(self._batches, None)):
+            self._batch = iter(lines)
+            line = next(self._batch)
+        return line
 
 
 def _unclosed(line: bytes, max_line_bytes: int) -> Unreadable:

@@ -121,21 +121,24 @@ def too_long(line: LongLine, max_line_bytes: int) -> Unreadable:
     return Unreadable("line_too_long", message, line.head.decode(errors="replace") + "... [cut]")
 
 
-def file_blocks(storage: Storage, piece: Slice, compression: Compression) -> Iterator[bytes]:
-    """The (decompressed) bytes of a slice in blocks of about 256 KiB, none of which ends between "\\r" and "\\n"."""
+def file_blocks(
+    storage: Storage, piece: Slice, compression: Compression, block_bytes: int = BLOCK_BYTES
+) -> Iterator[bytes]:
+    """The (decompressed) bytes of a slice in blocks of about `block_bytes`, none ending between "\\r" and "\\n"."""
     codec = codec_of(piece.uri, compression)
+    size = min(max(block_bytes, len(BOM) + 1), BLOCK_BYTES)  # the byte order mark is never divided
     with storage.open_read(piece.uri, piece.version) as stream:
         if codec:
-            yield from _blocks(decompressed(stream, codec, piece.uri), None, piece.uri)
+            yield from _blocks(decompressed(stream, codec, piece.uri), None, size, piece.uri)
         else:
             stream.seek(piece.begin)
-            yield from _blocks(stream, None if piece.end is None else piece.end - piece.begin, piece.uri)
+            yield from _blocks(stream, None if piece.end is None else piece.end - piece.begin, size, piece.uri)
 
 
-def _blocks(stream: BinaryIO, left: int | None, uri: str) -> Iterator[bytes]:
+def _blocks(stream: BinaryIO, left: int | None, size: int, uri: str) -> Iterator[bytes]:
     held = b""
     while left is None or left > 0:
-        block = stream.read(BLOCK_BYTES if left is None else min(BLOCK_BYTES, left))
+        block = stream.read(size if left is None else min(size, left))
         if not block:
             if left is not None:
                 raise SourceError(uri, f"ends {left} bytes early; it was cut after it was planned: plan anew")

@@ -102,9 +102,9 @@ def check_columns(uri: str, names: Sequence[str], spec: SourceBase, partitions: 
     known = [*names, *(name for name, _ in partitions)]
     for name in asked:
         if name not in known:
-            part = "source.key" if name == spec.key else "source.columns"
+            asker = "source.key names" if name == spec.key else "the job reads"
             hint = did_you_mean(name, known)
-            raise SourceError(uri, f'has no column "{name}" ({part}){hint}; it has {_listed(known)}')
+            raise SourceError(uri, f'has no column "{name}", which {asker}{hint}; it has {_listed(known)}')
 
 
 def _check_partitions(uri: str, clashes: set[str], partitions: dict[str, str]) -> None:
@@ -148,7 +148,7 @@ def whole_file(entry: Entry, partitions: Partitions) -> Slice:
 
 
 def inferred_schema(rows: Iterable[Record | Rejection]) -> pa.Schema:
-    """Fields and types seen in the first records; a field of mixed types is a string, one always null is null."""
+    """Fields and types seen in the first records; mixed types (and integers beyond 64 bits) are a string, always null is null."""
     seen: dict[str, list[Any]] = {}
     for row in islice(rows, SCHEMA_ROWS):
         if isinstance(row, Record):
@@ -159,7 +159,7 @@ def inferred_schema(rows: Iterable[Record | Rejection]) -> pa.Schema:
 
 def _type_of(values: list[Any]) -> pa.DataType:
     try:
-        return pa.infer_type(values)
+        return pa.array(values).type  # infer_type looks less closely: to it [1, "x"] is int64
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.string()
 

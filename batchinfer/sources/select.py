@@ -13,6 +13,7 @@ from itertools import islice
 
 import pyarrow as pa
 
+from batchinfer.errors import SourceError
 from batchinfer.record import Record, Rejection
 from batchinfer.sources.base import Partitions, Slice, Source
 from batchinfer.storage.base import Entry
@@ -51,9 +52,11 @@ def limit_slices(slices: Iterable[Slice], records: int, source: Source) -> Itera
     """The slices that hold the first `records` records, the last with `take` set; asks for no slice after it.
 
     A slice whose rows are not counted is read here, no further than needed: if it ends first its `rows` are filled in
-    (and it is dropped when there are none), else `take` says how many of it there are.
+    (and it is dropped when there are none), else `take` says how many of it there are. SourceError if there is no
+    record at all.
     """
     left = records
+    piece = None
     for piece in slices:
         if piece.rows is None:
             seen = sum(1 for _ in islice(source.read(piece), left))
@@ -66,3 +69,5 @@ def limit_slices(slices: Iterable[Slice], records: int, source: Source) -> Itera
         left -= seen
         if left == 0:
             return
+    if piece is not None and left == records:
+        raise SourceError(piece.uri, "no records: what is read (source.sample, source.limit) holds none")

@@ -12,6 +12,7 @@ model.safetensors, tokenizer.json) with `outputs.npz`; `truncation.json` for eac
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -48,6 +49,7 @@ LIMITS = (4, 5, 6, 9, 16)
 VOCABULARY = 160
 
 
+@functools.cache  # training breaks ties by chance: the ids of these tiny vocabularies differ from run to run
 def wordpiece() -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -61,6 +63,7 @@ def wordpiece() -> Tokenizer:
     return tokenizer
 
 
+@functools.cache
 def byte_pairs() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -74,6 +77,7 @@ def byte_pairs() -> Tokenizer:
     return tokenizer
 
 
+@functools.cache
 def unigram() -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])

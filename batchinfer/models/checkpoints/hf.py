@@ -86,8 +86,8 @@ class Tensors:
             raise RestoreError(self.place.name, [problem]) from error
         for stored_name in file.keys():  # noqa: SIM118 (not a mapping)
             piece = file.get_slice(stored_name)
-            name = rename(stored_name)
-            self.leaves[name] = Leaf(tuple(piece.get_shape()), DTYPES.get(piece.get_dtype(), piece.get_dtype()))
+            name, dtype = rename(stored_name), str(piece.get_dtype())
+            self.leaves[name] = Leaf(tuple(piece.get_shape()), DTYPES.get(dtype, dtype))
             self._files[name] = (file, stored_name)
 
 
