@@ -15,7 +15,7 @@ import orjson
 
 from batchinfer.errors import ConflictError, VerifyError
 from batchinfer.halt import Halt
-from batchinfer.job import JobSpec, LoadedJob, Override, describe, load, load_text
+from batchinfer.job import JobSpec, LoadedJob, Override, load, load_text
 from batchinfer.ledger import Ledger, read_plan, verify_output
 from batchinfer.planner import Plan, make_plan
 from batchinfer.report.manifest import report_of
@@ -44,8 +44,7 @@ def load_job(
 
 def plan(job: JobSpec | LoadedJob, only: Rows | None = None) -> Plan:
     """The units of a job and its fingerprint. Raises SourceError, RestoreError or SpecError."""
-    loaded = _loaded(job)
-    return make_plan(loaded.spec, describe(loaded.spec, loaded.env_fields), only)
+    return make_plan(_loaded(job), only)
 
 
 def run(job: JobSpec | LoadedJob, *, overwrite: bool = False, quiet: bool = False, halt: Halt | None = None) -> RunReport:

@@ -208,6 +208,10 @@ class Ledger:
         """All committed units of this plan, from one listing."""
         return {unit: commit for unit, commit in self._records() if commit.fingerprint == self.fingerprint}
 
+    def is_committed(self, unit: int) -> bool:
+        data = self._read(f"{_COMMITS}/{unit:05d}.json")
+        return data is not None and Commit.from_json(data).fingerprint == self.fingerprint
+
     def attempt(self, unit: int) -> Attempt:
         return Attempt(self, unit)
 

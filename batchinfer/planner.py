@@ -20,6 +20,7 @@ import orjson
 import pyarrow as pa
 
 from batchinfer.errors import Fault, SourceError, SpecError
+from batchinfer.job import LoadedJob, describe
 from batchinfer.job.spec import CustomTask, JobSpec
 from batchinfer.models.checkpoints import locate
 from batchinfer.sources import Slice, Source, cut_inputs, find_inputs, limit_slices, open_source
@@ -145,12 +146,13 @@ def _short(value: Any) -> str:
 # --- making a plan --------------------------------------------------------------------------------------------------
 
 
-def make_plan(spec: JobSpec, job: str, only: Rows | None = None) -> Plan:
+def make_plan(loaded: LoadedJob, only: Rows | None = None) -> Plan:
     """Lists and cuts the input, identifies the model, and freezes both.
 
-    `job` is the job as YAML, as it may be written down; `only` keeps just those rows (a replay).
+    `only` keeps just those rows (a replay).
     Raises SourceError, RestoreError or SpecError, before any work is done.
     """
+    spec = loaded.spec
     make_input(spec)
     source = source_for(spec, only)
     storage = storage_for(_first_path(spec))
@@ -160,9 +162,9 @@ def make_plan(spec: JobSpec, job: str, only: Rows | None = None) -> Plan:
     if spec.source.limit is not None:
         slices = limit_slices(slices, spec.source.limit, source)
     units = tuple(Unit(i, group) for i, group in enumerate(_group(slices, target)))
-    identity = _identity(spec, [item.entry for item in inputs], only)
+    identity = _identity(loaded, [item.entry for item in inputs], only)
     fields = output_fields(spec, source.fields(units[0].slices[0]))
-    return Plan(spec.name, identity, units, fields, job)
+    return Plan(spec.name, identity, units, fields, describe(spec, loaded.env_fields))
 
 
 def source_for(spec: JobSpec, only: Rows | None = None) -> Source:
@@ -233,8 +235,9 @@ def _field(fields: pa.Schema, name: str) -> pa.Field:
     return pa.field(name, fields.field(place).type)
 
 
-def _identity(spec: JobSpec, inputs: Sequence[Entry], only: Rows | None) -> dict[str, Any]:
-    job = spec.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT)  # type: ignore[arg-type]
+def _identity(loaded: LoadedJob, inputs: Sequence[Entry], only: Rows | None) -> dict[str, Any]:
+    spec = loaded.spec
+    job = _veiled(spec.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT), "", loaded.env_fields)  # type: ignore[arg-type]
     job["inputs"] = {entry.uri: f"{entry.size_bytes} bytes, version {entry.version}" for entry in inputs}
     if spec.model.checkpoint is not None:
         place = locate.resolve(spec.model.checkpoint)
@@ -244,6 +247,15 @@ def _identity(spec: JobSpec, inputs: Sequence[Entry], only: Rows | None) -> dict
     if only is not None:
         job["only_rows"] = only.digest
     return job
+
+
+def _veiled(value: Any, path: str, secret: Mapping[str, str]) -> Any:
+    """`value` with what came from the environment replaced by a hash: a plan is a file that others read."""
+    if path in secret:
+        return f"{secret[path]}, sha256 {hashlib.sha256(str(value).encode()).hexdigest()[:16]}"
+    if isinstance(value, dict):
+        return {key: _veiled(inner, f"{path}.{key}" if path else key, secret) for key, inner in value.items()}
+    return value
 
 
 def _code_hash(path: str) -> str:

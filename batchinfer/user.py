@@ -30,6 +30,10 @@ class RowTask(abc.ABC):
     def finish(self, outputs: Mapping[str, np.ndarray]) -> Mapping[str, Any]:
         """One record's prediction, a value for each of `columns()`, from its row of the model's outputs."""
 
+    def max_length(self) -> int | None:
+        """Most elements in an input named `tokens`, longer ones are rejected; None where all rows have one shape."""
+        return None
+
     def forward(self, apply: Callable[..., Any], params: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """What is compiled: `apply(params, inputs)` and whatever else should happen on the device.
 

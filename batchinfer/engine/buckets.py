@@ -44,12 +44,8 @@ def device_profile(platform: str, cores: int) -> DeviceProfile:
     """
     if platform == "cpu":
         lanes = max(1, min(cores, LANES_MAX))
-        return DeviceProfile(
-            platform, lanes, parallel=lanes, batch_tokens=512, overhead_tokens=16
-        )
-    return DeviceProfile(
-        platform, lanes=2, parallel=1, batch_tokens=None, overhead_tokens=1024
-    )
+        return DeviceProfile(platform, lanes, parallel=lanes, batch_tokens=512, overhead_tokens=16)
+    return DeviceProfile(platform, lanes=2, parallel=1, batch_tokens=None, overhead_tokens=1024)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,15 +74,8 @@ class BucketSet:
     def __post_init__(self) -> None:
         lengths = [bucket.length for bucket in self.buckets]
         ascending = all(a < b for a, b in pairwise(lengths))
-        if (
-            not lengths
-            or not ascending
-            or any(bucket.rows < 1 for bucket in self.buckets)
-            or lengths[0] < 0
-        ):
-            raise ValueError(
-                f"buckets must have rows and ascend in length: {self.buckets}"
-            )
+        if not lengths or not ascending or any(bucket.rows < 1 for bucket in self.buckets) or lengths[0] < 0:
+            raise ValueError(f"buckets must have rows and ascend in length: {self.buckets}")
         if lengths[0] == 0 and len(lengths) > 1:
             raise ValueError("rows of one fixed shape have one bucket")
 
@@ -111,11 +100,7 @@ class Batch:
 
 
 def choose_buckets(
-    max_length: int,
-    max_tokens: int,
-    max_rows: int | None,
-    lengths: Sequence[int] | None,
-    profile: DeviceProfile,
+    max_length: int, max_tokens: int, max_rows: int | None, lengths: Sequence[int] | None, profile: DeviceProfile
 ) -> BucketSet:
     """The buckets of a model that reads rows of up to `max_length` tokens (0: rows of one fixed shape).
 
@@ -126,35 +111,26 @@ def choose_buckets(
     if max_length == 0:
         return BucketSet((Bucket(0, max_rows or FIXED_ROWS),))
     if max_tokens < max_length:
-        message = f"a batch of {max_tokens} tokens cannot hold one text of {max_length}: raise it or lower task.max_length"
+        message = (
+            f"a batch of {max_tokens} tokens cannot hold one text of {max_length}: raise it or lower task.max_length"
+        )
         raise SpecError([Fault("", "batching.max_tokens", message)])
-    chosen = (
-        _default_lengths(max_length)
-        if lengths is None
-        else _asked_lengths(lengths, max_length)
-    )
+    chosen = _default_lengths(max_length) if lengths is None else _asked_lengths(lengths, max_length)
     tokens = min(max_tokens, profile.batch_tokens or max_tokens)
     most = max_rows or tokens
-    buckets = tuple(
-        Bucket(length, max(1, min(most, tokens // length))) for length in chosen
-    )
+    buckets = tuple(Bucket(length, max(1, min(most, tokens // length))) for length in chosen)
     return BucketSet(buckets, profile.overhead_tokens)
 
 
 def _asked_lengths(lengths: Sequence[int], max_length: int) -> list[int]:
     """As asked, but no longer than any text can be."""
     if list(lengths) != sorted(set(lengths)) or not lengths or lengths[0] < 1:
-        raise SpecError(
-            [
-                Fault(
-                    "",
-                    "batching.buckets",
-                    f"{list(lengths)} must ascend, from 1 or more",
-                )
-            ]
-        )
+        raise SpecError([Fault("", "batching.buckets", f"{list(lengths)} must ascend, from 1 or more")])
     if lengths[-1] < max_length:
-        message = f"the longest is {lengths[-1]} but texts may have {max_length} tokens: add {max_length} or lower task.max_length"
+        message = (
+            f"the longest is {lengths[-1]} but texts may have {max_length} tokens: "
+            f"add {max_length} or lower task.max_length"
+        )
         raise SpecError([Fault("", "batching.buckets", message)])
     return [length for length in lengths if length < max_length] + [max_length]
 
@@ -166,24 +142,15 @@ def _default_lengths(max_length: int) -> list[int]:
     ending there; then cost[k][j] = min over i < j of cost[k-1][i] + share(i..j) * grid[j].
     """
     grid = _grid(max_length)
-    below = list(
-        accumulate(
-            (_share(a, b, max_length) for a, b in pairwise([0, *grid])), initial=0.0
-        )
-    )
+    below = list(accumulate((_share(a, b, max_length) for a, b in pairwise([0, *grid])), initial=0.0))
     cost = [0.0] + [math.inf] * len(grid)
     cuts: list[list[int]] = []
     for _ in range(min(BUCKETS_MAX, len(grid))):
         best = [
-            min(range(j), key=lambda i: cost[i] + (below[j] - below[i]) * grid[j - 1])
-            if j
-            else 0
+            min(range(j), key=lambda i: cost[i] + (below[j] - below[i]) * grid[j - 1]) if j else 0
             for j in range(len(grid) + 1)
         ]
-        cost = [math.inf] + [
-            cost[best[j]] + (below[j] - below[best[j]]) * grid[j - 1]
-            for j in range(1, len(grid) + 1)
-        ]
+        cost = [math.inf] + [cost[best[j]] + (below[j] - below[best[j]]) * grid[j - 1] for j in range(1, len(grid) + 1)]
         cuts.append(best)
     chosen, j = [], len(grid)
     for best in reversed(cuts):
@@ -215,9 +182,7 @@ def _share(a: int, b: int, max_length: int) -> float:
         if length == 0:
             return 0.0
         prose = 0.5 * (1 + math.erf(math.log(length / 22) / (0.8 * math.sqrt(2))))
-        anything = (
-            math.log(length / 8) / math.log(max_length / 8) if 8 < length else 0.0
-        )
+        anything = math.log(length / 8) / math.log(max_length / 8) if length > 8 else 0.0
         return 0.9 * prose + 0.1 * anything
 
     return (1.0 if b == max_length else below(b)) - below(a)
@@ -243,10 +208,7 @@ def pack(lengths: Sequence[int], buckets: BucketSet) -> list[Batch]:
     for j, row in enumerate(order, start=1):
         while buckets.buckets[first].length < lengths[row]:
             first += 1
-        best = min(
-            range(first, len(costs)),
-            key=lambda b: least[max(0, j - buckets.buckets[b].rows)] + costs[b],
-        )
+        best = min(range(first, len(costs)), key=lambda b: least[max(0, j - buckets.buckets[b].rows)] + costs[b])
         least.append(least[max(0, j - buckets.buckets[best].rows)] + costs[best])
         last.append(best)
     return list(_batches(order, [buckets.buckets[b] for b in last]))
@@ -263,9 +225,7 @@ def _batches(order: Sequence[int], last: Sequence[Bucket]) -> Iterable[Batch]:
 
 def _check_lengths(shortest: int, longest: int, buckets: BucketSet) -> None:
     if longest > buckets.max_length:
-        message = (
-            f"a row of length {longest} fits no bucket (longest: {buckets.max_length})"
-        )
+        message = f"a row of length {longest} fits no bucket (longest: {buckets.max_length})"
         raise EngineError(f"{message}; the task's prepare must cut or reject it")
     if shortest < 0 or (shortest == 0) != (buckets.max_length == 0):
         raise EngineError(

@@ -43,11 +43,7 @@ def setup_compilation_cache(path: str | None) -> None:
         try:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
-            logger.warning(
-                "%s: compiled programs are not kept (%s); every run compiles again",
-                path,
-                error,
-            )
+            logger.warning("%s: compiled programs are not kept (%s); every run compiles again", path, error)
             path = None
     jax.config.update("jax_compilation_cache_dir", path)
     jax.config.update("jax_enable_compilation_cache", path is not None)
@@ -70,15 +66,11 @@ class CompileCounts:
 
     def __add__(self, other: CompileCounts) -> CompileCounts:
         return CompileCounts(
-            self.compilations + other.compilations,
-            self.cache_hits + other.cache_hits,
-            self.seconds + other.seconds,
+            self.compilations + other.compilations, self.cache_hits + other.cache_hits, self.seconds + other.seconds
         )
 
     def __sub__(self, other: CompileCounts) -> CompileCounts:
-        return self + CompileCounts(
-            -other.compilations, -other.cache_hits, -other.seconds
-        )
+        return self + CompileCounts(-other.compilations, -other.cache_hits, -other.seconds)
 
 
 class CompileLog:
@@ -112,11 +104,7 @@ class CompileLog:
             return
         hit = getattr(self._thread, "hit", False)
         self._thread.hit = False
-        counts = (
-            CompileCounts(cache_hits=1)
-            if hit
-            else CompileCounts(compilations=1, seconds=duration_secs)
-        )
+        counts = CompileCounts(cache_hits=1) if hit else CompileCounts(compilations=1, seconds=duration_secs)
         self._thread.total = self.of_this_thread() + counts
         with self._lock:
             self._total = self._total + counts
@@ -150,15 +138,13 @@ class Programs:
         self._forward = forward
         self._params = params
         self._mesh = mesh
-        self._signature = signature
+        self.signature = signature
         self._lock = threading.Lock()
         self._programs: dict[Bucket, Future[Program]] = {}
         self._counters = EngineCounters()
         self._jitted = jax.jit(split_by_rows(self._checked, mesh))
         threads = min(COMPILE_THREADS_MAX, os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(
-            threads, thread_name_prefix="batchinfer-compile"
-        )
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batchinfer-compile")
 
     def request(self, bucket: Bucket) -> Future[Program]:
         """The program of `bucket`, made now if nobody asked before. Its failure is the future's."""
@@ -185,25 +171,15 @@ class Programs:
         seconds = time.perf_counter() - start
         with self._lock:
             self._counters += EngineCounters(
-                compilations=made.compilations,
-                cache_hits=made.cache_hits,
-                compile_seconds=seconds,
+                compilations=made.compilations, cache_hits=made.cache_hits, compile_seconds=seconds
             )
-        logger.debug(
-            "bucket %s: %s in %.2f s",
-            bucket,
-            "loaded" if made.cache_hits else "compiled",
-            seconds,
-        )
+        logger.debug("bucket %s: %s in %.2f s", bucket, "loaded" if made.cache_hits else "compiled", seconds)
         return Program(bucket, compiled, by_length)
 
     def _inputs(self, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
         sharding = batch_sharding(self._mesh)
-        shapes = self._signature.shapes(bucket, self._mesh.size)
-        return {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-            for name, (shape, dtype) in shapes.items()
-        }
+        shapes = self.signature.shapes(bucket, self._mesh.size)
+        return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
 
     def _checked(self, params: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """`forward`, having made sure while it is traced that it returns what can be handed back row by row."""
@@ -225,20 +201,11 @@ class Programs:
 
         Asked of the function itself at another length, with shapes only, where there is any doubt.
         """
-        maybe = [
-            name
-            for name, out in outputs.items()
-            if bucket.length > 1 and out.shape[1:2] == (bucket.length,)
-        ]
+        maybe = [name for name, out in outputs.items() if bucket.length > 1 and out.shape[1:2] == (bucket.length,)]
         if not maybe:
             return frozenset()
         shorter = Bucket(bucket.length - 1, bucket.rows)
-        shapes = self._signature.shapes(shorter, devices=1)
-        inputs = {
-            name: jax.ShapeDtypeStruct(shape, dtype)
-            for name, (shape, dtype) in shapes.items()
-        }
+        shapes = self.signature.shapes(shorter, devices=1)
+        inputs = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
         others = jax.eval_shape(self._forward, self._params, inputs)
-        return frozenset(
-            name for name in maybe if others[name].shape[1:2] == (shorter.length,)
-        )
+        return frozenset(name for name in maybe if others[name].shape[1:2] == (shorter.length,))

@@ -51,21 +51,13 @@ class EngineCounters:
     @property
     def padding_share(self) -> float:
         """Of the tokens (or rows, where there are none) that were computed, the share nobody asked for."""
-        useful, issued = (
-            (self.tokens, self.tokens_issued)
-            if self.tokens_issued
-            else (self.rows, self.rows_issued)
-        )
+        useful, issued = (self.tokens, self.tokens_issued) if self.tokens_issued else (self.rows, self.rows_issued)
         return 1 - useful / issued if issued else 0.0
 
     @property
     def idle_share(self) -> float:
         """Share of the time between the first submit and the last result in which the device had nothing to do."""
-        return (
-            1 - self.busy_seconds / self.available_seconds
-            if self.available_seconds
-            else 0.0
-        )
+        return 1 - self.busy_seconds / self.available_seconds if self.available_seconds else 0.0
 
 
 class Occupancy:

@@ -54,18 +54,13 @@ class ForwardEngine:
 
     `inputs`: each array of the examples as [B, L, ...] padded with zeros to the bucket's length L, and
     `lengths: int32[B]` (0: a padding row). Rows of one fixed shape: [B, ...] each, no `lengths`; padding rows are
-    zeros. `outputs`: named arrays [B, ...]; one whose axis 1 follows L comes back as [N, longest row of the window, ...].
+    zeros. `outputs`: named arrays [B, ...]; one whose axis 1 follows L comes back as [N, longest row, ...], zero
+    beyond each row's own length.
     Use as a context manager, or call `close`.
     """
 
     def __init__(
-        self,
-        forward: Forward,
-        params: Any,
-        mesh: Mesh,
-        buckets: BucketSet,
-        profile: DeviceProfile,
-        max_queued: int = 4,
+        self, forward: Forward, params: Any, mesh: Mesh, buckets: BucketSet, profile: DeviceProfile, max_queued: int = 4
     ):
         """`max_queued`: windows submitted and not yet done from which on `submit` waits."""
         compile_log()  # from now on compilations are counted
@@ -74,20 +69,16 @@ class ForwardEngine:
         self._mesh = mesh
         self._buckets = buckets
         self._max_queued = max_queued
-        self._changed = threading.Condition()  # guards all below
+        self._changed = threading.Condition()  # guards the state below
         self._queue: deque[_Queued] = deque()
         self._windows: set[Window] = set()
         self._closed = False
-        self._signature: Signature | None = None
         self._programs: Programs | None = None
         self._notched: dict[Bucket, Bucket] = {}
         self._counters = EngineCounters()
         self._occupancy = Occupancy(profile.parallel)
         self._lanes = [
-            threading.Thread(
-                target=self._lane, name=f"batchinfer-lane-{n}", daemon=True
-            )
-            for n in range(profile.lanes)
+            threading.Thread(target=self._lane, name=f"batchinfer-lane-{n}", daemon=True) for n in range(profile.lanes)
         ]
         for lane in self._lanes:
             lane.start()
@@ -95,12 +86,7 @@ class ForwardEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
     # --- for callers ------------------------------------------------------------------------------------------------
@@ -115,31 +101,25 @@ class ForwardEngine:
             nothing: Future[dict[str, np.ndarray]] = Future()
             nothing.set_result({})
             return nothing
-        signature, programs = self._prepared(examples[0])
+        programs = self._prepared(examples[0])
         for index, example in enumerate(examples):
-            signature.check(index, example)
+            programs.signature.check(index, example)
         batches = pack([example.length for example in examples], self._buckets)
         window = Window(examples, len(batches))
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or len(self._windows) < self._max_queued
-            )
+            self._changed.wait_for(lambda: self._closed or len(self._windows) < self._max_queued)
             self._check_open()
-            for batch in batches:
-                programs.request(
-                    self._notched.get(batch.bucket, batch.bucket)
-                )  # all buckets compile at once
+            for bucket in dict.fromkeys(batch.bucket for batch in batches):
+                programs.request(self._notched.get(bucket, bucket))  # all compile at once; the lanes wait for each
             self._occupancy.submitted()
             self._windows.add(window)
             self._queue.extend(_Queued(window, batch) for batch in batches)
             self._changed.notify_all()
         return window.future
 
-    def warm_up(
-        self, example: Example, buckets: Sequence[Bucket] | None = None
-    ) -> list[Future[Program]]:
+    def warm_up(self, example: Example, buckets: Sequence[Bucket] | None = None) -> list[Future[Program]]:
         """Begin to compile `buckets` (default: all) for rows like `example`; waiting for the futures is optional."""
-        _, programs = self._prepared(example)
+        programs = self._prepared(example)
         return [programs.request(bucket) for bucket in buckets or self._buckets.buckets]
 
     def counters(self) -> EngineCounters:
@@ -161,22 +141,17 @@ class ForwardEngine:
         if self._programs:
             self._programs.close()
         for window in list(self._windows):
-            self._fail(
-                window, EngineError("the engine was closed before this window was done")
-            )
+            self._fail(window, EngineError("the engine was closed before this window was done"))
 
     # --- setting up -------------------------------------------------------------------------------------------------
 
-    def _prepared(self, example: Example) -> tuple[Signature, Programs]:
+    def _prepared(self, example: Example) -> Programs:
         """The first example says what every example looks like."""
         with self._changed:
             self._check_open()
-            if self._signature is None or self._programs is None:
-                self._signature = Signature.of(example)
-                self._programs = Programs(
-                    self._forward, self._params, self._mesh, self._signature
-                )
-            return self._signature, self._programs
+            if self._programs is None:
+                self._programs = Programs(self._forward, self._params, self._mesh, Signature.of(example))
+            return self._programs
 
     def _check_open(self) -> None:
         if self._closed:
@@ -208,17 +183,10 @@ class ForwardEngine:
             if self._closed:
                 return None
             bucket = self._queue[0].batch.bucket
-            taken = list(
-                islice(
-                    (q for q in self._queue if q.batch.bucket == bucket),
-                    self._mesh.size,
-                )
-            )
+            taken = list(islice((q for q in self._queue if q.batch.bucket == bucket), self._mesh.size))
             for queued in taken:
                 self._queue.remove(queued)
-        return _Step(
-            bucket, tuple(Shard(queued.window, queued.batch.rows) for queued in taken)
-        )
+        return _Step(bucket, tuple(Shard(queued.window, queued.batch.rows) for queued in taken))
 
     def _compute(self, step: _Step) -> EngineCounters:
         """Run the step; out of memory, run it with half the rows at a time, and so on, for good."""
@@ -237,20 +205,13 @@ class ForwardEngine:
 
     def _run(self, step: _Step) -> EngineCounters:
         """One batch per device, from examples to results in their windows."""
-        signature, programs = self._signature, self._programs
-        assert (
-            signature is not None and programs is not None
-        )  # set before anything is queued
+        programs = self._programs
+        assert programs is not None  # made before anything is queued
         program = programs.request(step.bucket).result()
-        outputs = self._on_device(
-            program, assemble(step.shards, signature, step.bucket, self._mesh.size)
-        )
+        outputs = self._on_device(program, assemble(step.shards, programs.signature, step.bucket, self._mesh.size))
         for at, shard in enumerate(step.shards):
             first = at * step.bucket.rows
-            own = {
-                name: values[first : first + len(shard.rows)]
-                for name, values in outputs.items()
-            }
+            own = {name: values[first : first + len(shard.rows)] for name, values in outputs.items()}
             shard.window.scatter(shard.rows, own, program.by_length)
         return EngineCounters(
             rows=sum(len(shard.rows) for shard in step.shards),
@@ -260,14 +221,10 @@ class ForwardEngine:
             batches={step.bucket: len(step.shards)},
         )
 
-    def _on_device(
-        self, program: Program, inputs: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
+    def _on_device(self, program: Program, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self._occupancy.enter()
         try:
-            outputs = program.run(
-                self._params, jax.device_put(inputs, batch_sharding(self._mesh))
-            )
+            outputs = program.run(self._params, jax.device_put(inputs, batch_sharding(self._mesh)))
             for output in outputs.values():
                 output.copy_to_host_async()
             return {name: np.asarray(output) for name, output in outputs.items()}
@@ -289,12 +246,7 @@ class ForwardEngine:
                 return
             self._notched[asked] = smaller
             self._counters += EngineCounters(oom_notches=1)
-        logger.warning(
-            "out of device memory in bucket %s: going on with %s (%s)",
-            tried,
-            smaller,
-            _first_line(error),
-        )
+        logger.warning("out of device memory in bucket %s: going on with %s (%s)", tried, smaller, _first_line(error))
 
     def _fail(self, window: Window, error: Exception) -> None:
         """The window's future gets the error; its other batches are not begun."""
@@ -304,19 +256,14 @@ class ForwardEngine:
     def _forget(self, window: Window) -> None:
         with self._changed:
             self._windows.discard(window)
-            self._queue = deque(
-                queued for queued in self._queue if queued.window is not window
-            )
+            self._queue = deque(queued for queued in self._queue if queued.window is not window)
             self._changed.notify_all()
 
 
 def _parts(step: _Step, bucket: Bucket) -> Iterator[_Step]:
     """The step cut into steps of `bucket`, which may have fewer rows."""
     for start in range(0, max(len(shard.rows) for shard in step.shards), bucket.rows):
-        shards = (
-            Shard(shard.window, shard.rows[start : start + bucket.rows])
-            for shard in step.shards
-        )
+        shards = (Shard(shard.window, shard.rows[start : start + bucket.rows]) for shard in step.shards)
         yield _Step(bucket, tuple(shard for shard in shards if shard.rows))
 
 

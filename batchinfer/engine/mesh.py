@@ -25,9 +25,7 @@ def make_mesh(data: int = -1) -> Mesh:
         message = f"asked to split batches across {data} devices but this host has {have}: use -1 for all"
         raise SpecError([Fault("", "model.mesh.data", message)])
     # Auto axes: jax.make_mesh's default, Explicit, breaks models that leave sharding to the compiler.
-    return jax.make_mesh(
-        (count,), (DATA,), axis_types=(AxisType.Auto,), devices=devices[:count]
-    )
+    return jax.make_mesh((count,), (DATA,), axis_types=(AxisType.Auto,), devices=devices[:count])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -48,10 +46,4 @@ def split_by_rows(
     So a row's result cannot depend on how many devices there are.
     """
     specs = (PartitionSpec(), PartitionSpec(DATA))
-    return jax.shard_map(
-        forward,
-        mesh=mesh,
-        in_specs=specs,
-        out_specs=PartitionSpec(DATA),
-        check_vma=False,
-    )
+    return jax.shard_map(forward, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(DATA), check_vma=False)

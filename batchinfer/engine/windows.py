@@ -62,21 +62,15 @@ class Signature:
         for name, array in example.arrays.items():
             _check_dtype(name, array.dtype)
             by_length = example.length > 0 and array.ndim > 0
-            fields[name] = Field(
-                array.dtype, by_length, array.shape[1:] if by_length else array.shape
-            )
+            fields[name] = Field(array.dtype, by_length, array.shape[1:] if by_length else array.shape)
         if not fields or LENGTHS in fields:
-            raise EngineError(
-                f"an example needs at least one array, none called `{LENGTHS}`; it has {sorted(fields)}"
-            )
+            raise EngineError(f"an example needs at least one array, none called `{LENGTHS}`; it has {sorted(fields)}")
         return cls(fields, example.length > 0)
 
     def check(self, index: int, example: Example) -> None:
         """Raises EngineError if row `index` differs from the rows before it."""
         if example.arrays.keys() != self.fields.keys():
-            raise EngineError(
-                f"row {index} has arrays {sorted(example.arrays)}, others {sorted(self.fields)}"
-            )
+            raise EngineError(f"row {index} has arrays {sorted(example.arrays)}, others {sorted(self.fields)}")
         for name, field in self.fields.items():
             array, shape = example.arrays[name], field.shape(example.length)
             if array.shape != shape or array.dtype != field.dtype:
@@ -88,28 +82,17 @@ class Signature:
     def shapes(self, bucket: Bucket, devices: int) -> dict[str, tuple[Shape, np.dtype]]:
         """Shape and dtype of each input of a batch on so many devices."""
         rows = bucket.rows * devices
-        shapes = {
-            name: ((rows, *field.shape(bucket.length)), field.dtype)
-            for name, field in self.fields.items()
-        }
-        return shapes | (
-            {LENGTHS: ((rows,), np.dtype(np.int32))} if self.has_length else {}
-        )
+        shapes = {name: ((rows, *field.shape(bucket.length)), field.dtype) for name, field in self.fields.items()}
+        return shapes | ({LENGTHS: ((rows,), np.dtype(np.int32))} if self.has_length else {})
 
 
 def _check_dtype(name: str, dtype: np.dtype) -> None:
-    if (
-        dtype.kind == "V" or dtype.kind in "biuf" and dtype.itemsize <= 4
-    ):  # V: bfloat16 and its kin
+    if dtype.kind == "V" or (dtype.kind in "biuf" and dtype.itemsize <= 4):  # V: bfloat16 and its kin
         return
     hint = {"f": "float32", "i": "int32", "u": "uint32"}.get(dtype.kind)
     raise EngineError(
         f"`{name}` is {dtype}, which the device does not compute with"
-        + (
-            f": make it .astype(np.{hint}) in the task's prepare"
-            if hint
-            else ": use numbers"
-        )
+        + (f": make it .astype(np.{hint}) in the task's prepare" if hint else ": use numbers")
     )
 
 
@@ -135,12 +118,7 @@ class Window:
     def tokens(self, rows: Sequence[int]) -> int:
         return sum(self._lengths[row] for row in rows)
 
-    def scatter(
-        self,
-        rows: Sequence[int],
-        outputs: Mapping[str, np.ndarray],
-        by_length: frozenset[str],
-    ) -> None:
+    def scatter(self, rows: Sequence[int], outputs: Mapping[str, np.ndarray], by_length: frozenset[str]) -> None:
         """Put `outputs` ([len(rows), ...] each) where they belong; beyond a row's own length there are zeros."""
         for name, values in outputs.items():
             target = self._target(name, values, name in by_length)
@@ -170,11 +148,7 @@ class Window:
     def _target(self, name: str, values: np.ndarray, by_length: bool) -> np.ndarray:
         with self._lock:
             if name not in self._outputs:
-                rest = (
-                    (max(self._lengths), *values.shape[2:])
-                    if by_length
-                    else values.shape[1:]
-                )
+                rest = (max(self._lengths), *values.shape[2:]) if by_length else values.shape[1:]
                 self._outputs[name] = np.zeros((len(self), *rest), values.dtype)
             return self._outputs[name]
 
@@ -187,9 +161,7 @@ class Shard:
     rows: tuple[int, ...]
 
 
-def assemble(
-    shards: Sequence[Shard], signature: Signature, bucket: Bucket, devices: int
-) -> dict[str, np.ndarray]:
+def assemble(shards: Sequence[Shard], signature: Signature, bucket: Bucket, devices: int) -> dict[str, np.ndarray]:
     """The inputs of a step: shard s fills rows s * bucket.rows and on, all else is zeros."""
     shapes = signature.shapes(bucket, devices)
     inputs = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}

@@ -101,7 +101,8 @@ def names_of(where: str, config: Mapping[str, Any]) -> Names:
     model_type = config.get("model_type")
     if model_type not in FAMILY:
         kind = model_type or ", ".join(config.get("architectures") or ()) or "of an unnamed kind"
-        raise RestoreError(where, [f"the model is {kind}; supported are {', '.join(FAMILY)}, or your own (model.module)"])
+        known = ", ".join(FAMILY)
+        raise RestoreError(where, [f"the model is {kind}; supported are {known}, or your own (model.module)"])
     return FAMILY[model_type]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from flax import nnx
 
-from batchinfer.errors import Fault, SpecError
 from batchinfer.job import spec
 from batchinfer.models.base import LoadedModel
 from batchinfer.models.bert import Bert, BertConfig, NoHead
@@ -32,14 +31,13 @@ def load_model(model: spec.Model, *, sharding: Placement, head: AskedHead = "non
     """Restores the model straight into `sharding` (one for all, or by dotted parameter name).
 
     `head`: what the task reads: hidden states, one answer per row, or one per token; a user's own module has its own.
-    SpecError for a section that names no model; RestoreError with every fault of the checkpoint or tokenizer.
+    SpecError if the user's module cannot be made; RestoreError with every fault of the checkpoint or tokenizer.
     """
     if model.module is not None:
         from batchinfer.models.user import load_user_model
 
         return load_user_model(model, sharding)
-    if model.checkpoint is None:
-        raise SpecError([Fault("", "model", "names no model; give checkpoint, or module for your own")])
+    assert model.checkpoint is not None  # spec.Model asks for one of the two
     place = resolve(model.checkpoint)
     config = place.json(CONFIG)
     bert = bert_config(place.name, config, head)

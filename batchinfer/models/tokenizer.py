@@ -1,7 +1,7 @@
 """Texts to token ids, with the checkpoint's own `tokenizer.json`, in batches.
 
 Cuts exactly as the original tokenizer would (special tokens stay, of a pair the longer text gives way first), but only
-when told to: whether a long text is cut or rejected is the task's decision. Knows nothing of models, records or padding.
+when told to: whether a long text is cut or rejected is the task's decision. Knows nothing of models or padding.
 """
 
 from __future__ import annotations
@@ -238,7 +238,9 @@ def _template(sample: Encoding) -> _Template:
     edges.append(len(ids))
     spans = list(zip(edges[::2], edges[1::2], strict=True))
     return _Template(
-        tuple(ids[begin:end] for begin, end in spans), tuple(types[begin:end] for begin, end in spans), tuple(text_types)
+        parts=tuple(ids[begin:end] for begin, end in spans),
+        part_types=tuple(types[begin:end] for begin, end in spans),
+        text_types=tuple(text_types),
     )
 
 

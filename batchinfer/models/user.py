@@ -46,7 +46,7 @@ def load_user_model(model: spec.Model, placement: Placement) -> LoadedModel:
             apply = pure.apply
         case linen.Module() as module:
             if place is None:
-                raise SpecError([Fault("", "model.checkpoint", "a Linen module needs one: it holds no parameters itself")])
+                raise SpecError([Fault("", "model.checkpoint", "a Linen module needs one: it holds no parameters")])
             params = _restore_linen(place, model, placement)
             apply = _linen_apply(module)
         case other:

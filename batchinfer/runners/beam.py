@@ -24,7 +24,7 @@ from apache_beam.utils.windowed_value import WindowedValue  # noqa: E402
 
 logging.disable(logging.NOTSET)
 
-from batchinfer.errors import Fault, SpecError  # noqa: E402
+from batchinfer.errors import Fault, SpecError, UnitsFailedError  # noqa: E402
 from batchinfer.job.suggest import did_you_mean  # noqa: E402
 from batchinfer.runners.pool import Outcome, UnitPool  # noqa: E402
 from batchinfer.runners.worker import Ticket, pool_for  # noqa: E402
@@ -89,15 +89,19 @@ def run_units(units: Sequence[int], ticket: Ticket, options: Mapping[str, object
     Returns those that failed for good (at most 100). Raises SpecError for options that Beam does not know.
     """
     runner, rest = _split_runner(options)
-    with beam.Pipeline(runner=runner, options=PipelineOptions.from_dictionary(rest)) as pipeline:
-        (
-            pipeline
-            | "units" >> beam.Create(list(units))
-            | "spread" >> beam.Reshuffle()
-            | "run" >> beam.ParDo(RunUnits(ticket)).with_output_types(bytes)
-            | "tally" >> beam.CombineGlobally(Tally()).with_output_types(bytes)
-            | "leave" >> beam.ParDo(Leave(ticket))
-        )
+    pipeline = beam.Pipeline(runner=runner, options=PipelineOptions.from_dictionary(rest))
+    (
+        pipeline
+        | "units" >> beam.Create(list(units))
+        | "spread" >> beam.Reshuffle()
+        | "run" >> beam.ParDo(RunUnits(ticket)).with_output_types(bytes)
+        | "tally" >> beam.CombineGlobally(Tally()).with_output_types(bytes)
+        | "leave" >> beam.ParDo(Leave(ticket))
+    )
+    try:
+        pipeline.run().wait_until_finish()
+    except (RuntimeError, ValueError, OSError) as error:  # what runners raise for whatever went wrong in or below them
+        raise UnitsFailedError(f"the Beam runner gave up: {str(error).strip().splitlines()[0]}") from error
     return [Outcome(**row) for row in orjson.loads(ticket.collect())["failed"]]
 
 

@@ -57,7 +57,8 @@ class UnitPool:
         if self.work.halt.asked:
             return Outcome(unit.id)
         try:
-            self._try(unit)
+            if not self.work.ledger.is_committed(unit.id):  # Beam may hand out a bundle more than once
+                self._try(unit)
             return Outcome(unit.id, committed=True)
         except InterruptedRun:
             return Outcome(unit.id)

@@ -25,7 +25,7 @@ from batchinfer.runners.pool import UnitPool
 from batchinfer.sinks import open_sink
 from batchinfer.sources.only import Rows
 from batchinfer.storage import join, storage_for
-from batchinfer.tasks import Task, head_of, make_task, text_length_limit
+from batchinfer.tasks import Task, head_of, make_task
 from batchinfer.unit import Work
 
 
@@ -126,7 +126,7 @@ def open_work(spec: JobSpec, ledger: Ledger, only: Rows | None, halt: Halt) -> W
 
 def _buckets(spec: JobSpec, task: Task, profile: DeviceProfile) -> BucketSet:
     batching = spec.batching
-    length = text_length_limit(task) or 0
+    length = task.max_length or 0
     return choose_buckets(length, batching.max_tokens, batching.max_rows, batching.buckets, profile)
 
 

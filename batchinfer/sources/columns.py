@@ -148,7 +148,19 @@ class ArrowSource:
         with _opened(self._storage, piece, "Arrow", lambda stream: _arrow(stream, included)) as file:
             indices = () if streamed else range(piece.begin, piece.end or file.num_record_batches)
             for batch in file if streamed else map(file.get_batch, indices):
+                _validate(batch)
                 yield batch if wanted is None else batch.select(wanted)
+
+
+def _validate(batch: pa.RecordBatch) -> None:
+    """Raises ArrowInvalid for offsets and lengths that point outside the data: following them ends the process.
+
+    Texts are checked as bytes, so that one which is not UTF-8 costs only its row.
+    """
+    as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    for column in batch.columns:
+        kind = as_bytes.get(column.type)
+        (column if kind is None else column.view(kind)).validate(full=True)
 
 
 def _arrow(stream: BinaryIO, included: list[int] | None = None) -> Any:
@@ -172,8 +184,8 @@ def _opened(storage: Storage, piece: Slice, kind: str, reader: Callable[[BinaryI
     with storage.open_read(piece.uri, piece.version) as stream:
         try:
             yield reader(stream)
-        except (pa.ArrowException, OSError) as error:
-            what = str(error).splitlines()[0].rstrip(".")
+        except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
+            what = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise SourceError(piece.uri, f"not a readable {kind} file ({what}); write or copy it again") from error
 
 

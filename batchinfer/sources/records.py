@@ -148,7 +148,7 @@ def whole_file(entry: Entry, partitions: Partitions) -> Slice:
 
 
 def inferred_schema(rows: Iterable[Record | Rejection]) -> pa.Schema:
-    """Fields and types seen in the first records; mixed types (and integers beyond 64 bits) are a string, always null is null."""
+    """Fields and types of the first records: string for mixed types and integers beyond 64 bits, null if nothing else."""
     seen: dict[str, list[Any]] = {}
     for row in islice(rows, SCHEMA_ROWS):
         if isinstance(row, Record):

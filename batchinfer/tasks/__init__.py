@@ -17,7 +17,7 @@ from batchinfer.tasks.custom import make_custom
 from batchinfer.tasks.embed import Embed
 from batchinfer.tasks.texts import TextReader, text_limit
 
-__all__ = ["Example", "Task", "head_of", "make_task", "text_length_limit"]
+__all__ = ["Example", "Task", "head_of", "make_task"]
 
 
 def head_of(spec: TaskSpec) -> Literal["none", "sequence", "token"]:
@@ -43,15 +43,6 @@ def make_task(spec: TaskSpec, model: LoadedModel) -> Task:
             return ScorePair(spec, model, _reader((spec.text, spec.text_pair), spec.max_length, spec.truncate, model))
         case CustomTask():
             return make_custom(spec, model)
-
-
-def text_length_limit(task: Task) -> int | None:
-    """Most tokens in one of the task's examples; None for tasks whose rows all have one shape."""
-    match task:
-        case Embed() | Classify() | ClassifyTokens() | ScorePair():
-            return task.reader.max_length
-        case _:
-            return None
 
 
 def _reader(fields: tuple[str, ...], wanted: int | None, truncate: bool, model: LoadedModel) -> TextReader:

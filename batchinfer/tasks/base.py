@@ -33,6 +33,11 @@ class Example:
 class Task(Protocol):
     """One kind of task, bound to its part of the job and to a loaded model. Final classes; no inheritance needed."""
 
+    @property
+    def max_length(self) -> int | None:
+        """Longest example; None where all have one shape."""
+        ...
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         """One result per record, in order. A record that cannot be used becomes a Rejection (stage "prepare")."""
         ...

@@ -29,6 +29,10 @@ class Classify:
     thresholds: np.ndarray
     """float32[C], for multi_label."""
 
+    @property
+    def max_length(self) -> int | None:
+        return self.reader.max_length
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return self.reader.examples(records)
 
@@ -88,6 +92,10 @@ class ClassifyTokens:
     reader: TextReader
     labels: tuple[str, ...]
 
+    @property
+    def max_length(self) -> int | None:
+        return self.reader.max_length
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return self.reader.examples(records)
 
@@ -127,6 +135,10 @@ class ScorePair:
     spec: ScorePairTask
     model: LoadedModel
     reader: TextReader
+
+    @property
+    def max_length(self) -> int | None:
+        return self.reader.max_length
 
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return self.reader.examples(records)

@@ -31,6 +31,10 @@ class Custom:
     user: RowTask
     model: LoadedModel
 
+    @property
+    def max_length(self) -> int | None:
+        return self.user.max_length()
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return [self._prepare(record) for record in records]
 
@@ -51,7 +55,13 @@ class Custom:
             arrays = {name: np.asarray(array) for name, array in self.user.prepare(record.fields).items()}
         except _ROW_FAULTS as error:
             return reject(record, "prepare", _reason(error), _message(error))
-        return Example(arrays, len(arrays["tokens"]) if "tokens" in arrays else 0)
+        limit = self.max_length
+        if limit is None:
+            return Example(arrays, 0)
+        length = len(arrays["tokens"]) if "tokens" in arrays else 0
+        if not 1 <= length <= limit:
+            return reject(record, "prepare", "bad_length", f"`tokens` has {length} elements, 1 to {limit} are due")
+        return Example(arrays, length)
 
     def _finish(self, record: Record, outputs: Arrays) -> Mapping[str, Any] | Rejection:
         """The user's row, known to fit the schema, or a rejection."""

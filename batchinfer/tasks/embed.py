@@ -30,6 +30,10 @@ class Embed:
     reader: TextReader
     width: int
 
+    @property
+    def max_length(self) -> int | None:
+        return self.reader.max_length
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return self.reader.examples(records)
 

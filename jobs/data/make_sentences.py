@@ -19,7 +19,6 @@ import re
 import sys
 import sysconfig
 import tempfile
-import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,22 +73,22 @@ class Corpus:
             self.passages.setdefault(passage, module)
 
     def chosen(self) -> dict[str, str]:
-        """Of each size as many as wanted, mixed; which and in what order goes by a hash of the text."""
+        """Of each size as many as wanted, mixed; which, and in what order, goes by hashes of the text."""
         few = min(len(self.sentences), SENTENCES_WANTED)
-        kept = first(self.sentences, few)
-        kept |= first(self.paragraphs, int(few * PARAGRAPHS_PER_SENTENCE))
-        kept |= first(self.passages, int(few * PASSAGES_PER_SENTENCE))
-        return first(kept, len(kept))
+        kept = some(self.sentences, few, "choice")
+        kept |= some(self.paragraphs, int(few * PARAGRAPHS_PER_SENTENCE), "choice")
+        kept |= some(self.passages, int(few * PASSAGES_PER_SENTENCE), "choice")
+        return some(kept, len(kept), "order")  # another hash: by the first, the scarcer size would stand in front
 
 
-def first(texts: dict[str, str], count: int) -> dict[str, str]:
-    """`count` of the texts, in the order of a hash of each."""
-    order = sorted(texts, key=digest)
+def some(texts: dict[str, str], count: int, purpose: str) -> dict[str, str]:
+    """`count` of the texts, in the order of a hash of each that is independent for each purpose."""
+    order = sorted(texts, key=lambda text: digest(text, purpose))
     return {text: texts[text] for text in order[:count]}
 
 
-def digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+def digest(text: str, purpose: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8, person=purpose.encode()).digest()
 
 
 def count_words(text: str) -> int:
@@ -107,7 +106,7 @@ def prose_of(docstring: str) -> list[Paragraph]:
 
 def paragraphs(docstring: str) -> Iterator[str]:
     """Paragraphs on one line each, without lists, tables, headings, directives and examples."""
-    for block in re.split(r"\n\s*\n", textwrap.dedent(docstring)):
+    for block in re.split(r"\n\s*\n", docstring):
         lines = [line for line in block.splitlines() if line.strip()]
         margins = {len(line) - len(line.lstrip()) for line in lines}
         # Prose keeps its margin; definition lists and code do not.
@@ -123,7 +122,7 @@ def without_markup(text: str) -> str:
 def is_prose(sentence: str) -> bool:
     """Whether it reads as one English sentence: a capital first, a full stop last, mostly plain words between."""
     words = sentence.split()
-    if not WORDS_MIN <= len(words) <= WORDS_MAX or not sentence.isascii() or _CODE.search(sentence):
+    if not WORDS_MIN <= len(words) <= WORDS_MAX or _CODE.search(sentence):
         return False
     plain = sum(1 for word in words if _PLAIN_WORD.fullmatch(word))
     return sentence[0].isupper() and sentence[-1] in ".!?" and plain >= PLAIN_SHARE * len(words)
@@ -147,7 +146,7 @@ def passages(prose: Sequence[Paragraph]) -> Iterator[str]:
 
 def wanted_words(text: str) -> float:
     """Between PASSAGE_WORDS_MIN and WORDS_MAX, equally often in each doubling."""
-    share = int.from_bytes(digest(text)) / 2**64
+    share = int.from_bytes(digest(text, "length")) / 2**64
     return PASSAGE_WORDS_MIN * (WORDS_MAX / PASSAGE_WORDS_MIN) ** share
 
 
@@ -219,7 +218,8 @@ def write_rows(path: Path, texts: dict[str, str]) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
             for number, (text, module) in enumerate(texts.items(), start=1):
-                stream.write(json.dumps({"id": f"s{number:06d}", "text": text, "module": module}) + "\n")
+                row = {"id": f"s{number:06d}", "text": text, "module": module}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -10,11 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from batchinfer.engine.compile import (
-    CompileCounts,
-    compile_log,
-    setup_compilation_cache,
-)
+from batchinfer.engine.compile import CompileCounts, compile_log, setup_compilation_cache
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,7 @@ from batchinfer.engine.forward import ForwardEngine
 from batchinfer.engine.mesh import make_mesh
 from batchinfer.errors import EngineError
 
-TWO_LANES = DeviceProfile(
-    "cpu", lanes=2, parallel=2, batch_tokens=32, overhead_tokens=0
-)
+TWO_LANES = DeviceProfile("cpu", lanes=2, parallel=2, batch_tokens=32, overhead_tokens=0)
 BUCKETS = BucketSet((Bucket(4, 4), Bucket(8, 2), Bucket(16, 2)))
 WAIT = 60
 
@@ -35,28 +33,15 @@ class Row:
 
 
 def text(length: int, seed: int = 0) -> Row:
-    return Row(
-        {
-            "tokens": np.random.default_rng([length, seed]).integers(
-                1, 50, length, dtype=np.int32
-            )
-        },
-        length,
-    )
+    return Row({"tokens": np.random.default_rng([length, seed]).integers(1, 50, length, dtype=np.int32)}, length)
 
 
 def model(params: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """`mean` of embeddings, one per text; `double` of every token; `vector` whose width equals a bucket's length."""
     tokens, lengths = inputs["tokens"], inputs["lengths"]
     mask = jnp.arange(tokens.shape[1])[None, :] < lengths[:, None]
-    mean = (params[tokens] * mask[..., None]).sum(1) / jnp.maximum(lengths, 1)[
-        :, None
-    ].astype(jnp.float32)
-    return {
-        "mean": mean,
-        "double": 2 * tokens,
-        "vector": jnp.tile(lengths[:, None], (1, 8)),
-    }
+    mean = (params[tokens] * mask[..., None]).sum(1) / jnp.maximum(lengths, 1)[:, None].astype(jnp.float32)
+    return {"mean": mean, "double": 2 * tokens, "vector": jnp.tile(lengths[:, None], (1, 8))}
 
 
 @pytest.fixture(scope="module")
@@ -70,27 +55,21 @@ def engine(params: np.ndarray) -> Iterator[ForwardEngine]:
         yield engine
 
 
-def make_engine(
-    forward: Forward, params: Any, buckets: BucketSet = BUCKETS, max_queued: int = 4
-) -> ForwardEngine:
+def make_engine(forward: Forward, params: Any, buckets: BucketSet = BUCKETS, max_queued: int = 4) -> ForwardEngine:
     return ForwardEngine(forward, params, make_mesh(1), buckets, TWO_LANES, max_queued)
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def test_outputs_stand_in_the_order_of_the_examples(
-    engine: ForwardEngine, params: np.ndarray
-) -> None:
+def test_outputs_stand_in_the_order_of_the_examples(engine: ForwardEngine, params: np.ndarray) -> None:
     rows = [text(n, seed) for seed, n in enumerate([3, 16, 1, 7, 4, 8, 2, 12, 5, 1])]
     outputs = engine.submit(rows).result(WAIT)
     expected = np.stack([params[row.arrays["tokens"]].mean(0) for row in rows])
     np.testing.assert_allclose(outputs["mean"], expected, rtol=1e-6, atol=1e-6)
 
 
-def test_outputs_per_token_are_as_long_as_the_longest_row_and_zero_beyond_each(
-    engine: ForwardEngine,
-) -> None:
+def test_outputs_per_token_are_as_long_as_the_longest_row_and_zero_beyond_each(engine: ForwardEngine) -> None:
     rows = [text(n) for n in (3, 7, 1)]
     double = engine.submit(rows).result(WAIT)["double"]
     assert double.shape == (3, 7)
@@ -98,9 +77,7 @@ def test_outputs_per_token_are_as_long_as_the_longest_row_and_zero_beyond_each(
         assert got.tolist() == [*(2 * row.arrays["tokens"]), *[0] * (7 - row.length)]
 
 
-def test_an_axis_as_wide_as_a_bucket_by_chance_is_left_alone(
-    engine: ForwardEngine,
-) -> None:
+def test_an_axis_as_wide_as_a_bucket_by_chance_is_left_alone(engine: ForwardEngine) -> None:
     vector = engine.submit([text(7), text(2)]).result(WAIT)["vector"]
     assert vector.tolist() == [[7] * 8, [2] * 8]
 
@@ -140,9 +117,7 @@ def test_no_examples_no_outputs(engine: ForwardEngine) -> None:
 def test_p7_each_bucket_compiles_once_and_nothing_else_does(params: np.ndarray) -> None:
     before = compile_log().total()
     with make_engine(model, params) as engine:
-        windows = [
-            engine.submit([text(1 + n % 16, n) for n in range(30)]) for _ in range(3)
-        ]
+        windows = [engine.submit([text(1 + n % 16, n) for n in range(30)]) for _ in range(3)]
         for window in windows:
             window.result(WAIT)
         counters = engine.counters()
@@ -189,21 +164,13 @@ def explode(params: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return tokens
 
     tokens = inputs["tokens"]
-    return {
-        "same": jax.pure_callback(
-            check, jax.ShapeDtypeStruct(tokens.shape, tokens.dtype), tokens
-        )
-    }
+    return {"same": jax.pure_callback(check, jax.ShapeDtypeStruct(tokens.shape, tokens.dtype), tokens)}
 
 
 def test_an_error_on_the_device_reaches_its_window_and_no_other() -> None:
     good, bad = text(3), Row({"tokens": np.array([1, 49], np.int32)}, 2)
     with make_engine(explode, ()) as engine:
-        windows = [
-            engine.submit([good]),
-            engine.submit([bad] * 20),
-            engine.submit([good]),
-        ]
+        windows = [engine.submit([good]), engine.submit([bad] * 20), engine.submit([good])]
         assert windows[0].result(WAIT)["same"].shape == (1, 3)
         with pytest.raises(jax.errors.JaxRuntimeError, match="token 49 is cursed"):
             windows[1].result(WAIT)
@@ -215,33 +182,21 @@ def limited(rows_max: int) -> Forward:
 
     def forward(params: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if inputs["tokens"].shape[0] > rows_max:
-            raise jax.errors.JaxRuntimeError(
-                "RESOURCE_EXHAUSTED: Out of memory allocating 1 byte\nmore"
-            )
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte\nmore")
         return {"double": 2 * inputs["tokens"]}
 
     return forward
 
 
-def test_out_of_memory_halves_the_rows_says_so_and_goes_on(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_out_of_memory_halves_the_rows_says_so_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     rows = [text(4, n) for n in range(9)]
-    with (
-        caplog.at_level(logging.WARNING),
-        make_engine(limited(1), (), BucketSet((Bucket(4, 4),))) as engine,
-    ):
+    with caplog.at_level(logging.WARNING), make_engine(limited(1), (), BucketSet((Bucket(4, 4),))) as engine:
         for _ in range(2):
             double = engine.submit(rows).result(WAIT)["double"]
-            assert double.tolist() == [
-                (2 * row.arrays["tokens"]).tolist() for row in rows
-            ]
+            assert double.tolist() == [(2 * row.arrays["tokens"]).tolist() for row in rows]
         counters = engine.counters()
     assert counters.oom_notches == len(caplog.messages) == 2
-    assert (
-        "out of device memory in bucket 4x4: going on with 2x4 (RESOURCE_EXHAUSTED"
-        in caplog.text
-    )
+    assert "out of device memory in bucket 4x4: going on with 2x4 (RESOURCE_EXHAUSTED" in caplog.text
     assert counters.batches == {Bucket(4, 1): 18}
     assert counters.rows == 18
 
@@ -254,11 +209,7 @@ def test_out_of_memory_while_running_is_the_same() -> None:
             return tokens
 
         tokens = inputs["tokens"]
-        return {
-            "same": jax.pure_callback(
-                allocate, jax.ShapeDtypeStruct(tokens.shape, tokens.dtype), tokens
-            )
-        }
+        return {"same": jax.pure_callback(allocate, jax.ShapeDtypeStruct(tokens.shape, tokens.dtype), tokens)}
 
     rows = [text(4, n) for n in range(5)]
     with make_engine(forward, (), BucketSet((Bucket(4, 4),))) as engine:
@@ -267,10 +218,7 @@ def test_out_of_memory_while_running_is_the_same() -> None:
 
 
 def test_out_of_memory_with_one_row_is_an_error_with_a_hint() -> None:
-    with (
-        make_engine(limited(0), ()) as engine,
-        pytest.raises(EngineError, match="with one row of bucket 1x4.*dtype"),
-    ):
+    with make_engine(limited(0), ()) as engine, pytest.raises(EngineError, match=r"with one row of bucket 1x4.*dtype"):
         engine.submit([text(3)]).result(WAIT)
 
 
@@ -278,15 +226,10 @@ def test_out_of_memory_with_one_row_is_an_error_with_a_hint() -> None:
     ("forward", "message"),
     [
         (lambda p, x: x["tokens"], "must return named arrays in a mapping"),
-        (
-            lambda p, x: {"loss": x["tokens"].sum()},
-            r"`loss` has shape \(\) .*axis 0 must be the rows",
-        ),
+        (lambda p, x: {"loss": x["tokens"].sum()}, r"`loss` has shape \(\) .*axis 0 must be the rows"),
     ],
 )
-def test_a_forward_with_other_outputs_is_refused(
-    forward: Forward, message: str
-) -> None:
+def test_a_forward_with_other_outputs_is_refused(forward: Forward, message: str) -> None:
     with make_engine(forward, ()) as engine, pytest.raises(EngineError, match=message):
         engine.submit([text(3)]).result(WAIT)
 
@@ -316,11 +259,7 @@ class Gate:
             return tokens
 
         tokens = inputs["tokens"]
-        return {
-            "same": jax.pure_callback(
-                wait, jax.ShapeDtypeStruct(tokens.shape, tokens.dtype), tokens
-            )
-        }
+        return {"same": jax.pure_callback(wait, jax.ShapeDtypeStruct(tokens.shape, tokens.dtype), tokens)}
 
 
 def test_p6_submit_waits_while_enough_windows_are_queued() -> None:
@@ -329,9 +268,7 @@ def test_p6_submit_waits_while_enough_windows_are_queued() -> None:
         engine.submit([text(3)])
         engine.submit([text(3)])
         submitted = threading.Event()
-        third = threading.Thread(
-            target=lambda: (engine.submit([text(3)]), submitted.set())
-        )
+        third = threading.Thread(target=lambda: (engine.submit([text(3)]), submitted.set()))
         third.start()
         assert gate.entered.wait(WAIT)
         assert not submitted.wait(0.05)
@@ -354,8 +291,4 @@ def test_close_ends_the_threads_and_what_was_not_done_says_so() -> None:
         windows[2].result(0)
     with pytest.raises(EngineError, match="the engine is closed"):
         engine.submit([text(3)])
-    assert not [
-        thread
-        for thread in threading.enumerate()
-        if thread.name.startswith("batchinfer-")
-    ]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batchinfer-")]

@@ -51,7 +51,8 @@ with ForwardEngine(forward, params, mesh, choose_buckets(64, 512, None, [16, 32,
     made = compile_log().total()
     assert made.compilations + made.cache_hits == 3, made
     assert engine.counters().rows == 300
-np.savez(sys.argv[1], devices=mesh.size, **{f"{name}{n}": a for n, half in enumerate(outputs) for name, a in half.items()})
+named = {f"{name}{n}": array for n, half in enumerate(outputs) for name, array in half.items()}
+np.savez(sys.argv[1], devices=mesh.size, **named)
 """
 
 
@@ -61,20 +62,13 @@ def outputs_on(devices: int, path: Path) -> dict[str, np.ndarray]:
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(path)],
-        env=environment,
-        check=True,
-        timeout=300,
-    )
+    subprocess.run([sys.executable, "-c", SCRIPT, str(path)], env=environment, check=True, timeout=300)
     with np.load(path) as outputs:
         return dict(outputs)
 
 
 def test_p3_one_device_and_eight_give_the_same_bytes(tmp_path: Path) -> None:
-    one, eight = (
-        outputs_on(devices, tmp_path / f"{devices}.npz") for devices in (1, 8)
-    )
+    one, eight = (outputs_on(devices, tmp_path / f"{devices}.npz") for devices in (1, 8))
     assert (one.pop("devices"), eight.pop("devices")) == (1, 8)
     assert one.keys() == eight.keys() == {"pooled0", "hidden0", "pooled1", "hidden1"}
     for name, values in one.items():
@@ -88,8 +82,5 @@ def test_a_mesh_takes_all_devices_or_as_many_as_asked() -> None:
 
 @pytest.mark.parametrize("data", [0, 1000])
 def test_a_mesh_that_does_not_fit_is_refused(data: int) -> None:
-    with pytest.raises(
-        SpecError,
-        match=f"model.mesh.data: .* across {data} devices but this host has .* cpu device",
-    ):
+    with pytest.raises(SpecError, match=f"model.mesh.data: .* across {data} devices but this host has .* cpu device"):
         make_mesh(data)

@@ -24,29 +24,15 @@ def text(*tokens: int, **more: np.ndarray) -> Row:
 
 def test_rows_are_padded_with_zeros_and_devices_get_their_own_part() -> None:
     window = Window([text(1, 2, 3), text(4), text(5, 6)], batches=2)
-    inputs = assemble(
-        [Shard(window, (0, 1)), Shard(window, (2,))],
-        Signature.of(text(1)),
-        Bucket(4, 2),
-        devices=2,
-    )
-    assert inputs["tokens"].tolist() == [
-        [1, 2, 3, 0],
-        [4, 0, 0, 0],
-        [5, 6, 0, 0],
-        [0, 0, 0, 0],
-    ]
+    inputs = assemble([Shard(window, (0, 1)), Shard(window, (2,))], Signature.of(text(1)), Bucket(4, 2), devices=2)
+    assert inputs["tokens"].tolist() == [[1, 2, 3, 0], [4, 0, 0, 0], [5, 6, 0, 0], [0, 0, 0, 0]]
     assert inputs["lengths"].tolist() == [3, 1, 2, 0]
     assert inputs["tokens"].dtype == inputs["lengths"].dtype == np.int32
 
 
 def test_scalars_and_further_axes_keep_their_shape() -> None:
-    row = text(
-        1, 2, weight=np.float32(0.5)[()].reshape(()), boxes=np.ones((2, 4), np.float32)
-    )
-    inputs = assemble(
-        [Shard(Window([row], 1), (0,))], Signature.of(row), Bucket(3, 2), devices=1
-    )
+    row = text(1, 2, weight=np.float32(0.5)[()].reshape(()), boxes=np.ones((2, 4), np.float32))
+    inputs = assemble([Shard(Window([row], 1), (0,))], Signature.of(row), Bucket(3, 2), devices=1)
     assert inputs["weight"].tolist() == [0.5, 0.0]
     assert inputs["boxes"].shape == (2, 3, 4)
     assert inputs["boxes"][0, :, 0].tolist() == [1, 1, 0]
@@ -54,26 +40,17 @@ def test_scalars_and_further_axes_keep_their_shape() -> None:
 
 def test_rows_of_one_shape_are_stacked_without_lengths() -> None:
     row = Row({"image": np.ones((2, 2), np.float32)}, 0)
-    inputs = assemble(
-        [Shard(Window([row], 1), (0,))], Signature.of(row), Bucket(0, 3), devices=1
-    )
+    inputs = assemble([Shard(Window([row], 1), (0,))], Signature.of(row), Bucket(0, 3), devices=1)
     assert inputs.keys() == {"image"}
     assert inputs["image"].sum(axis=(1, 2)).tolist() == [4, 0, 0]
 
 
 def test_results_return_to_their_rows_with_zeros_beyond_each_length() -> None:
     window = Window([text(1, 2), text(3), text(4, 5, 6)], batches=2)
-    sevens = {
-        "logits": np.full((2, 4, 1), 7.0, np.float32),
-        "vector": np.array([[1.0], [2.0]], np.float32),
-    }
+    sevens = {"logits": np.full((2, 4, 1), 7.0, np.float32), "vector": np.array([[1.0], [2.0]], np.float32)}
     window.scatter((2, 0), sevens, frozenset({"logits"}))
     assert not window.batch_done()
-    window.scatter(
-        (1,),
-        {name: values[:1] for name, values in sevens.items()},
-        frozenset({"logits"}),
-    )
+    window.scatter((1,), {name: values[:1] for name, values in sevens.items()}, frozenset({"logits"}))
     assert window.batch_done()
     outputs = window.future.result(timeout=0)
     assert outputs["vector"].tolist() == [[2.0], [1.0], [1.0]]
@@ -92,10 +69,7 @@ def test_the_first_error_is_the_result() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (
-            Row({"x": np.zeros(2, np.float64)}, 0),
-            r"`x` is float64.*\.astype\(np\.float32\)",
-        ),
+        (Row({"x": np.zeros(2, np.float64)}, 0), r"`x` is float64.*\.astype\(np\.float32\)"),
         (Row({"x": np.zeros(2, np.int64)}, 2), r"`x` is int64.*\.astype\(np\.int32\)"),
         (Row({"x": np.array(["a"])}, 0), "`x` is <U1.*use numbers"),
         (Row({}, 0), "at least one array"),
@@ -110,18 +84,9 @@ def test_arrays_no_device_takes_are_refused(row: Row, message: str) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (
-            Row({"tokens": np.zeros(3, np.int32)}, 2),
-            r"row 5: `tokens` is int32\[3\], not int32\[2\]",
-        ),
-        (
-            Row({"tokens": np.zeros(2, np.float32)}, 2),
-            r"`tokens` is float32\[2\], not int32\[2\]",
-        ),
-        (
-            Row({"ids": np.zeros(2, np.int32)}, 2),
-            r"row 5 has arrays \['ids'\], others \['tokens'\]",
-        ),
+        (Row({"tokens": np.zeros(3, np.int32)}, 2), r"row 5: `tokens` is int32\[3\], not int32\[2\]"),
+        (Row({"tokens": np.zeros(2, np.float32)}, 2), r"`tokens` is float32\[2\], not int32\[2\]"),
+        (Row({"ids": np.zeros(2, np.int32)}, 2), r"row 5 has arrays \['ids'\], others \['tokens'\]"),
     ],
 )
 def test_a_row_unlike_the_others_is_named(row: Row, message: str) -> None:

@@ -42,7 +42,7 @@ TEXTS = [
 ]
 PAIRS = [("The lazy dog?", "A unit of work jumps over it."), ("fox " * 12, "dog"), ("fox", "dog " * 14), ("", "input")]
 HEADS = {"none": "Model", "sequence": "ForSequenceClassification", "token": "ForTokenClassification"}
-SIZES = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40)
+SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 LABELS = {0: "no", 1: "perhaps", 2: "yes"}
 MEMBERS = ("bert", "roberta", "xlm-roberta", "distilbert")
 LIMITS = (4, 5, 6, 9, 16)
@@ -98,16 +98,16 @@ TOKENIZERS = {"bert": wordpiece, "distilbert": wordpiece, "roberta": byte_pairs,
 
 def fast(member: str) -> transformers.PreTrainedTokenizerFast:
     bert_like = member in ("bert", "distilbert")
-    names = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
-    if not bert_like:
-        names = dict(pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>", mask_token="<mask>")
+    roles = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if bert_like else ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+    names = dict(zip(roles, words, strict=True))
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=TOKENIZERS[member](), model_max_length=40, padding_side="right", **names
     )
 
 
 def config_of(member: str, vocabulary: int) -> transformers.PretrainedConfig:
-    common = dict(id2label=LABELS, label2id={name: index for index, name in LABELS.items()})
+    common = {"id2label": LABELS, "label2id": {name: index for index, name in LABELS.items()}}
     match member:
         case "bert":
             return transformers.BertConfig(vocab_size=vocabulary, max_position_embeddings=40, **SIZES, **common)
@@ -118,7 +118,7 @@ def config_of(member: str, vocabulary: int) -> transformers.PretrainedConfig:
             sizes = dict(max_position_embeddings=42, type_vocab_size=1, layer_norm_eps=1e-5, **SIZES)
             return transformers.XLMRobertaConfig(vocab_size=vocabulary, pad_token_id=1, **sizes, **common)
         case _:
-            sizes = dict(dim=24, n_layers=2, n_heads=3, hidden_dim=40, max_position_embeddings=40)
+            sizes = {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40, "max_position_embeddings": 40}
             return transformers.DistilBertConfig(vocab_size=vocabulary, **sizes, **common)
 
 
@@ -137,10 +137,9 @@ def randomise(model: torch.nn.Module) -> None:
 def padded(tokenizer: transformers.PreTrainedTokenizerFast, head: str, typed: bool) -> dict[str, torch.Tensor]:
     """Single texts for the token head; for the others pairs too; one text holds a literal padding token."""
     rows = [*TEXTS, f"fox {tokenizer.pad_token} dog"] + ([] if head == "token" else PAIRS)
-    encoded = [
-        tokenizer(*((row,) if isinstance(row, str) else row), truncation=True, return_token_type_ids=typed) for row in rows
-    ]
-    batch = {key: [row[key] for row in encoded] for key in encoded[0].keys()}
+    as_tuples = [(row,) if isinstance(row, str) else row for row in rows]
+    encoded = [tokenizer(*row, truncation=True, return_token_type_ids=typed) for row in as_tuples]
+    batch = {key: [row[key] for row in encoded] for key in encoded[0]}
     return dict(tokenizer.pad(batch, padding="max_length", max_length=40, return_tensors="pt"))
 
 
@@ -161,7 +160,11 @@ def tiny(member: str, head: str) -> None:
     for leftover in folder.iterdir():
         if leftover.name not in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
             leftover.unlink()
-    arrays = dict(tokens=inputs["input_ids"].int(), lengths=inputs["attention_mask"].sum(1).int(), expected=expected)
+    arrays = {
+        "tokens": inputs["input_ids"].int(),
+        "lengths": inputs["attention_mask"].sum(1).int(),
+        "expected": expected,
+    }
     if "token_type_ids" in inputs:
         arrays["token_types"] = inputs["token_type_ids"].int()
     np.savez_compressed(folder / "outputs.npz", **{name: value.numpy() for name, value in arrays.items()})
@@ -171,7 +174,7 @@ def truncation(tokenizer: transformers.PreTrainedTokenizerFast, limits: tuple[in
     """Token ids (and types of pairs) of every text and pair at every limit; null: no limit."""
     cases: list[dict[str, object]] = []
     for limit in (None, *limits):
-        options = dict(truncation=limit is not None, max_length=limit, return_token_type_ids=True)
+        options = {"truncation": limit is not None, "max_length": limit, "return_token_type_ids": True}
         for text in TEXTS:
             cases.append({"texts": [text], "limit": limit, "ids": tokenizer(text, **options)["input_ids"]})
         for pair in PAIRS:

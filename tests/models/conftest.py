@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-
 from safetensors.numpy import load_file, save_file
 
 from batchinfer.job import spec
@@ -42,6 +41,7 @@ def sharding() -> jax.sharding.Sharding:
 @pytest.fixture
 def load(sharding: jax.sharding.Sharding) -> Callable[..., LoadedModel]:
     """`load(checkpoint, head="none", dtype="float32")`"""
+
     def loaded(checkpoint: Path | str, head: str = "none", dtype: str = "float32") -> LoadedModel:
         return load_model(spec.Model(checkpoint=str(checkpoint), dtype=dtype), sharding=sharding, head=head)
 
@@ -51,6 +51,7 @@ def load(sharding: jax.sharding.Sharding) -> Callable[..., LoadedModel]:
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[[str], Path]:
     """`copied("bert-none")`: a copy of a golden checkpoint to spoil."""
+
     def copy(name: str) -> Path:
         return Path(shutil.copytree(GOLDENS / name, tmp_path / name))
 
@@ -71,6 +72,7 @@ def edit_json() -> Callable[..., None]:
 @pytest.fixture
 def edit_tensors() -> Callable[..., None]:
     """`edit_tensors(path, change)`: rewrites a safetensors file with what `change(dict)` gives."""
+
     def edit(path: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
         save_file(change(load_file(path)), path)
 

@@ -29,7 +29,7 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A parameter: stored tensors, each transposed if `transpose` ([out, in] to [in, out]), joined along the last axis."""
+    """A parameter: stored tensors, each transposed ([out, in] to [in, out]) if so told, joined along the last axis."""
 
     sources: tuple[str, ...]
     transpose: bool = False
@@ -45,7 +45,7 @@ class Recipe:
 
 
 class Tensors:
-    """The tensors of a checkpoint's safetensors files, under names that `rename` has made uniform. A context manager."""
+    """The tensors of a checkpoint's safetensors files, under names made uniform by `rename`. A context manager."""
 
     def __init__(self, place: CheckpointPlace, rename: Callable[[str], str] = str):
         self.place = place

@@ -1,6 +1,6 @@
 """Leaves of a parameter tree by dotted name, and everything in which what is wanted and what is stored differ.
 
-Knows nothing of file formats. A parameter tree in memory is a flat dict from dotted name ("layers.0.up.kernel") to array.
+In memory a parameter tree is a flat dict from dotted name ("layers.0.up.kernel") to array. Knows no file formats.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def leaf_of(array: Any) -> Leaf:
     return Leaf(tuple(array.shape), str(array.dtype))
 
 
-def mismatches(
-    wanted: Mapping[str, Leaf], stored: Mapping[str, Leaf], harmless: Callable[[str], bool]
-) -> list[str]:
+def mismatches(wanted: Mapping[str, Leaf], stored: Mapping[str, Leaf], harmless: Callable[[str], bool]) -> list[str]:
     """One line for each leaf that is missing, extra (unless `harmless(name)`), misshapen or of another kind of type."""
     problems = [f"missing {name} ({leaf})" for name, leaf in wanted.items() if name not in stored]
     for name, leaf in stored.items():

@@ -148,7 +148,8 @@ def _weights(directory: Path, own_module: bool, problems: list[str]) -> list[str
         return [WEIGHTS]
     if (directory / INDEX).is_file():
         shards = sorted(set(read_json(directory / INDEX).get("weight_map", {}).values()))
-        problems += [f"{shard} is missing, but {INDEX} names it" for shard in shards if not (directory / shard).is_file()]
+        lost = [shard for shard in shards if not (directory / shard).is_file()]
+        problems += [f"{shard} is missing, but {INDEX} names it" for shard in lost]
         return shards
     single = sorted(path.name for path in directory.glob("*.safetensors"))
     if own_module and len(single) == 1:
@@ -241,7 +242,7 @@ def _tree(directory: Path, problems: list[str]) -> str | None:
     elif names:
         problems.append(f"holds several trees ({', '.join(names)}); none is called {' or '.join(TREE_NAMES)}")
     else:
-        problems.append(f"no {ORBAX_TREE} in it or in a subdirectory: the Orbax checkpoint is incomplete; save it again")
+        problems.append(f"no {ORBAX_TREE} in it or below: the Orbax checkpoint is incomplete; save it again")
     return chosen
 
 

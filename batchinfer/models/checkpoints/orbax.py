@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from batchinfer.errors import RestoreError
@@ -80,27 +81,27 @@ def _found(place: CheckpointPlace, tree: Any) -> Found:
     """The arrays of a metadata tree. Saved NNX states have an extra level "value" under each variable: left out."""
     found: Found = {}
     for path, entry in jax.tree_util.tree_leaves_with_path(tree):
-        if not isinstance(entry, type):  # a Python number or text is described by its class
+        if not isinstance(entry, int | float | str | bytes | np.generic):  # a training state's step and the like
             found[dotted(path).removesuffix(".value")] = (path, leaf_of(entry))
     if not found:
-        raise RestoreError(place.name, ["holds no arrays"])
+        raise RestoreError(place.name, ["holds no arrays that can be read; copy or save it again"])
     return found
 
 
 def _metadata(place: CheckpointPlace) -> Any:
     try:
         return ocp.metadata(place.directory, checkpointable_name=place.tree).metadata
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # Orbax raises bare ones too
         raise _unreadable(place, error) from error
 
 
 def _load(place: CheckpointPlace, abstract: Any) -> Any:
     try:
         return ocp.load(place.directory, abstract, checkpointable_name=place.tree)
-    except (ValueError, OSError, KeyError) as error:
+    except Exception as error:  # as above
         raise _unreadable(place, error) from error
 
 
 def _unreadable(place: CheckpointPlace, error: Exception) -> RestoreError:
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return RestoreError(place.name, [f"cannot be read as an Orbax checkpoint ({first_line}); copy or save it again"])
