@@ -10,6 +10,7 @@ The task rejects a text that is missing ("KeyError"), empty ("empty") or "!"-mar
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,10 +35,14 @@ def build(weight: float = 1.0) -> nnx.Module:
 
 
 class LetterTask(RowTask):
+    def __init__(self, pause_seconds: float = 0.0):
+        self._pause_seconds = pause_seconds
+
     def columns(self) -> pa.Schema:
         return pa.schema([("total", pa.float32()), ("letters", pa.int32())])
 
     def prepare(self, fields: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        time.sleep(self._pause_seconds)
         text = fields["text"]
         if text == "":
             raise RejectRow("empty", "the text is empty")

@@ -103,13 +103,19 @@ def _shown(work: Work, quiet: bool) -> Iterator[None]:
     plan, start = work.plan, counters_of(work)
     totals = Totals(len(plan.units), plan.rows, plan.size_bytes)
     progress = open_progress(work.spec.name, totals, work.spec.run.progress_seconds, start, quiet)
-    pump = Ticker(_PUMP_SECONDS, lambda: progress.update(counters_of(work)))
+    pump = Ticker(_PUMP_SECONDS, lambda: progress.update(_under_way(work, start.rows_in)))
     try:
         yield
     finally:
         pump.stop()
         progress.update(counters_of(work))
         progress.close()
+
+
+def _under_way(work: Work, rows_before: int) -> RunCounters:
+    """For the display: rows count when the device has done them, not when their whole window is written."""
+    counters = counters_of(work)
+    return replace(counters, rows_in=max(counters.rows_in, rows_before + work.engine.counters().rows))
 
 
 def counters_of(work: Work) -> RunCounters:

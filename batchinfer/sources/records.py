@@ -148,7 +148,7 @@ def whole_file(entry: Entry, partitions: Partitions) -> Slice:
 
 
 def inferred_schema(rows: Iterable[Record | Rejection]) -> pa.Schema:
-    """Fields and types of the first records: string for mixed types and integers beyond 64 bits, null if nothing else."""
+    """Fields and types of the first records: string for mixed types and integers beyond 64 bits, null if all are."""
     seen: dict[str, list[Any]] = {}
     for row in islice(rows, SCHEMA_ROWS):
         if isinstance(row, Record):

@@ -41,6 +41,9 @@ PACKAGES = ("numpy", "sklearn", "scipy", "jax", "flax", "optax")
 
 NOT_READ = frozenset({"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"})
 
+LONG_TEXT_CHARS = 500
+"""A text in a module's dict that is at least this long is prose worth reading."""
+
 PLAIN_SHARE = 0.85
 """Words of a sentence that must be plain English words; the rest may be names and numbers."""
 
@@ -183,7 +186,7 @@ def texts_of(source: bytes) -> Iterator[str]:
     yield from docstrings(tree)
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            yield from (node.value for node in statement.value.values if is_long_text(node))
+            yield from filter(None, map(long_text, statement.value.values))
 
 
 def docstrings(node: ast.AST) -> Iterator[str]:
@@ -197,8 +200,13 @@ def docstrings(node: ast.AST) -> Iterator[str]:
             yield from docstrings(child)
 
 
-def is_long_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) >= 500
+def long_text(node: ast.expr) -> str | None:
+    """The text that an expression is, if it is one of some length."""
+    match node:
+        case ast.Constant(value=str(text)) if len(text) >= LONG_TEXT_CHARS:
+            return text
+        case _:
+            return None
 
 
 def places() -> list[tuple[str, Path]]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.typing import ArrayLike
 
 from batchinfer.models.checkpoints.orbax import save
 from jobs.digits.make_digits import Digits, split
@@ -31,7 +32,7 @@ WANTED_ACCURACY = 0.97
 
 
 @nnx.jit
-def step(model: nnx.Module, optimizer: nnx.Optimizer, image: jax.Array, target: jax.Array) -> None:
+def step(model: nnx.Module, optimizer: nnx.Optimizer, image: ArrayLike, target: ArrayLike) -> None:
     def loss(model: nnx.Module) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(model(image=image), target).mean()
 

@@ -204,7 +204,7 @@ def test_only_partition_columns_can_be_asked_for(job, form):
 
 
 def test_arrow_offsets_that_point_outside_the_data_are_found_before_they_are_followed(job):
-    offsets = pa.array([0, 2, 1 << 30], pa.int32()).buffers()[1]
+    offsets = pa.array([0, 1 << 30, 4], pa.int32()).buffers()[1]
     broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"abcd")])
     with pytest.raises(SourceError, match="not a readable Arrow file"):
         job(arrow_bytes(pa.table({"text": broken})), format="arrow").rows()

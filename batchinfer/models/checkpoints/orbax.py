@@ -26,7 +26,7 @@ Found = dict[str, tuple[tuple[Any, ...], Leaf]]
 
 def save(params: Mapping[str, Any], directory: Path) -> None:
     """Writes flat `params` as a nested tree into a directory that does not exist yet; whole or not at all."""
-    ocp.save(directory.absolute(), nested(params), checkpointable_name=TREE)
+    ocp.save(str(directory.absolute()), nested(params), checkpointable_name=TREE)
 
 
 def stored_leaves(place: CheckpointPlace) -> Found:
@@ -90,14 +90,14 @@ def _found(place: CheckpointPlace, tree: Any) -> Found:
 
 def _metadata(place: CheckpointPlace) -> Any:
     try:
-        return ocp.metadata(place.directory, checkpointable_name=place.tree).metadata
+        return ocp.metadata(str(place.directory), checkpointable_name=place.tree).metadata
     except Exception as error:  # Orbax raises bare ones too
         raise _unreadable(place, error) from error
 
 
 def _load(place: CheckpointPlace, abstract: Any) -> Any:
     try:
-        return ocp.load(place.directory, abstract, checkpointable_name=place.tree)
+        return ocp.load(str(place.directory), abstract, checkpointable_name=place.tree)
     except Exception as error:  # as above
         raise _unreadable(place, error) from error
 
