@@ -88,6 +88,10 @@ class Command:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for library in ("absl", "asyncio"):  # Orbax warns at length there of what it then raises
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    if os.getcwd() not in sys.path:  # where a job's own modules are looked for, however this was started
+        sys.path.insert(0, os.getcwd())
     try:
         return _dispatch(sys.argv[1:] if argv is None else list(argv))
     except BatchInferError as error:

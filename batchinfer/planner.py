@@ -240,7 +240,7 @@ def _identity(loaded: LoadedJob, inputs: Sequence[Entry], only: Rows | None) -> 
     job = _veiled(spec.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT), "", loaded.env_fields)  # type: ignore[arg-type]
     job["inputs"] = {entry.uri: f"{entry.size_bytes} bytes, version {entry.version}" for entry in inputs}
     if spec.model.checkpoint is not None:
-        place = locate.resolve(spec.model.checkpoint)
+        place = locate.resolve(spec.model.checkpoint, own_module=spec.model.module is not None)
         job["checkpoint"] = {row["path"]: row for row in locate.identity(place)}
     modules = [spec.model.module] + ([spec.task.module] if isinstance(spec.task, CustomTask) else [])
     job["code"] = {module: _code_hash(module) for module in modules if module}

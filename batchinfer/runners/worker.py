@@ -10,13 +10,14 @@ import os
 import threading
 from dataclasses import dataclass
 
-from batchinfer.engine.buckets import BucketSet, DeviceProfile, choose_buckets, device_profile
+from batchinfer.engine.buckets import choose_buckets, device_profile
 from batchinfer.engine.compile import setup_compilation_cache
 from batchinfer.engine.forward import ForwardEngine
 from batchinfer.engine.mesh import make_mesh, replicated
 from batchinfer.errors import ConflictError, Fault, SpecError
-from batchinfer.job.spec import JobSpec
 from batchinfer.halt import Halt
+from batchinfer.job.spec import Batching, JobSpec, Model
+from batchinfer.job.spec import Task as TaskSpec
 from batchinfer.ledger import Ledger, read_plan
 from batchinfer.models.load import load_model
 from batchinfer.planner import source_for
@@ -93,45 +94,67 @@ def _work_of(ticket: Ticket) -> Work:
 
 
 def open_work(spec: JobSpec, ledger: Ledger, only: Rows | None, halt: Halt) -> Work:
-    """Loads the model onto the devices and makes everything that units share.
+    """Opens the engine and makes everything else that units share.
 
     Raises RestoreError or SpecError if model, task and sink do not fit together.
     """
-    setup_compilation_cache(_cache_directory(spec))
-    mesh = make_mesh(spec.model.mesh.data)
-    model = load_model(spec.model, sharding=replicated(mesh), head=head_of(spec.task))
-    task = make_task(spec.task, model)
+    opened = open_engine(spec.model, spec.task, spec.batching, spec.run.compile_cache)
     sink = open_sink(spec.sink)
-    misfits = sink.check(task.schema())
+    misfits = sink.check(opened.task.schema())
     if misfits:
+        opened.engine.close()
         raise SpecError([Fault("", "sink.format", line) for line in misfits])
-    profile = device_profile(mesh.devices.flat[0].platform, len(os.sched_getaffinity(0)))
-    buckets = _buckets(spec, task, profile)
-    engine = ForwardEngine(task.forward, model.params, mesh, buckets, profile)
     meter = Meter()
-    meter.note(f"batches (rows x tokens, per device): {buckets}; {profile.lanes} in flight")
+    meter.note(f"batches (rows x tokens, per device): {opened.batches}")
     return Work(
         spec=spec,
         plan=ledger.plan,
         source=source_for(spec, only),
-        task=task,
-        engine=engine,
+        task=opened.task,
+        engine=opened.engine,
         sink=sink,
         ledger=ledger,
         meter=meter,
         halt=halt,
-        devices=f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+        devices=opened.devices,
     )
 
 
-def _buckets(spec: JobSpec, task: Task, profile: DeviceProfile) -> BucketSet:
-    batching = spec.batching
-    length = task.max_length or 0
-    return choose_buckets(length, batching.max_tokens, batching.max_rows, batching.buckets, profile)
+@dataclass(frozen=True, slots=True)
+class OpenEngine:
+    """A model on its devices, ready for the rows of its task."""
+
+    task: Task
+    engine: ForwardEngine
+    batches: str
+    """For people: the shapes, and how many batches are in flight."""
+    devices: str
+    """For people: how many of which kind."""
 
 
-def _cache_directory(spec: JobSpec) -> str | None:
-    wanted = spec.run.compile_cache
+def open_engine(
+    model_spec: Model, task_spec: TaskSpec, batching: Batching, compile_cache: str | None
+) -> OpenEngine:
+    """Loads the model onto this host's devices and starts its engine; `compile_cache` as in `run.compile_cache`.
+
+    Raises RestoreError, or SpecError if model, task and batching do not fit together.
+    """
+    setup_compilation_cache(_cache_directory(compile_cache))
+    mesh = make_mesh(model_spec.mesh.data)
+    model = load_model(model_spec, sharding=replicated(mesh), head=head_of(task_spec))
+    task = make_task(task_spec, model)
+    device = mesh.devices.flat[0]
+    profile = device_profile(device.platform, len(os.sched_getaffinity(0)))
+    buckets = choose_buckets(task.max_length or 0, batching.max_tokens, batching.max_rows, batching.buckets, profile)
+    return OpenEngine(
+        task,
+        ForwardEngine(task.forward, model.params, mesh, buckets, profile),
+        batches=f"{buckets}; {profile.lanes} in flight",
+        devices=f"{mesh.size} x {device.device_kind}",
+    )
+
+
+def _cache_directory(wanted: str | None) -> str | None:
     if wanted == "none":
         return None
     return wanted or os.path.join(os.path.expanduser("~"), ".cache", "batchinfer", "xla")

@@ -48,7 +48,11 @@ def make_task(spec: TaskSpec, model: LoadedModel) -> Task:
 def _reader(fields: tuple[str, ...], wanted: int | None, truncate: bool, model: LoadedModel) -> TextReader:
     if model.tokenizer is None:
         raise SpecError([Fault("", "model.checkpoint", "this checkpoint has no tokenizer.json, a text task needs one")])
-    return TextReader(model.tokenizer, fields, text_limit(wanted, model.tokenizer, model.max_length), truncate)
+    limit = text_limit(wanted, model.tokenizer, model.max_length)
+    least = 1 + model.tokenizer.specials(pair=len(fields) == 2)
+    if limit < least:
+        raise SpecError([Fault("", "task.max_length", f"is {limit}, but a text needs {least} tokens at least")])
+    return TextReader(model.tokenizer, fields, limit, truncate)
 
 
 def _classify(spec: ClassifyTask, model: LoadedModel) -> Classify | ClassifyTokens:
