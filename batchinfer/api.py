@@ -16,13 +16,14 @@ import orjson
 from batchinfer.errors import ConflictError, VerifyError
 from batchinfer.halt import Halt
 from batchinfer.job import JobSpec, LoadedJob, Override, load, load_text
-from batchinfer.ledger import Ledger, read_plan, verify_output
+from batchinfer.ledger import Ledger, read_plan
 from batchinfer.planner import Plan, make_plan
 from batchinfer.report.manifest import report_of
 from batchinfer.report.plan import Sample, Status
 from batchinfer.report.summary import RunReport
 from batchinfer.sources.only import Rows
 from batchinfer.storage import escape, join, storage_for
+from batchinfer.verify import verify_output
 
 FULL_CHECK_BYTES_MAX = 4 << 30
 """Outputs up to this size are checksummed again when a finished job is run once more; larger ones by size."""
@@ -47,7 +48,9 @@ def plan(job: JobSpec | LoadedJob, only: Rows | None = None) -> Plan:
     return make_plan(_loaded(job), only)
 
 
-def run(job: JobSpec | LoadedJob, *, overwrite: bool = False, quiet: bool = False, halt: Halt | None = None) -> RunReport:
+def run(
+    job: JobSpec | LoadedJob, *, overwrite: bool = False, quiet: bool = False, halt: Halt | None = None
+) -> RunReport:
     """Runs a job to its end, or what an earlier run left of it.
 
     `overwrite`: start anew if the output holds another plan's (or an older) output. `halt`: a `batchinfer.halt.Halt`
@@ -143,7 +146,12 @@ def rejected_rows(output: str) -> Iterator[dict[str, Any]]:
 
 
 def replay(
-    output: str, overrides: Sequence[Override] = (), *, overwrite: bool = False, quiet: bool = False, halt: Halt | None = None
+    output: str,
+    overrides: Sequence[Override] = (),
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+    halt: Halt | None = None,
 ) -> RunReport:
     """Runs only the rejected rows of `output` again, with `overrides` on its job, into `<output>-replay`.
 

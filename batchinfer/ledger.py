@@ -34,14 +34,13 @@ import orjson
 
 from batchinfer.errors import ConflictError, NotFoundError, VerifyError
 from batchinfer.planner import Plan, changes
-from batchinfer.sinks.count import count_rows
 from batchinfer.storage import Entry, Storage, escape, join
 
 _PLAN = "_batchinfer/plan.json"
 _COMMITS = "_batchinfer/commits"
 _STAGING = "_batchinfer/staging"
 _RUNS = "_batchinfer/runs"
-_MANIFEST = "_MANIFEST.json"
+MANIFEST = "_MANIFEST.json"
 _SUCCESS = "_SUCCESS"
 
 
@@ -187,7 +186,7 @@ class Ledger:
         """The new plan is safely written before anything old goes; the success marker goes first."""
         self.storage.write(self._at(_PLAN), self.plan.to_json())
         self.storage.delete(self._at(_SUCCESS))
-        self.storage.delete(self._at(_MANIFEST))
+        self.storage.delete(self._at(MANIFEST))
         self.storage.delete_tree(self._at(_COMMITS))
         self.storage.delete_tree(self._at(_STAGING))
         self._sweep_parts(keep=frozenset())
@@ -197,7 +196,7 @@ class Ledger:
         marker = self._read(_SUCCESS)
         if marker is not None and orjson.loads(marker)["fingerprint"] != self.fingerprint:
             self.storage.delete(self._at(_SUCCESS))
-            self.storage.delete(self._at(_MANIFEST))
+            self.storage.delete(self._at(MANIFEST))
         for unit, commit in self._records():
             if commit.fingerprint != self.fingerprint:
                 self.storage.delete(self._commit_uri(unit))
@@ -247,7 +246,7 @@ class Ledger:
     def _find_staged(self, unit: int, file: FileRecord) -> str | None:
         """A staged copy with the committed content, whichever attempt made it."""
         for entry in self._list(f"{_STAGING}/{unit:05d}-*/{file.path}"):
-            if entry.size_bytes == file.bytes and _sha256(self.storage, entry.uri) == file.sha256:
+            if entry.size_bytes == file.bytes and sha256_of(self.storage, entry.uri) == file.sha256:
                 return entry.uri
         return None
 
@@ -268,8 +267,8 @@ class Ledger:
         self._sweep_parts(keep=frozenset(file.path for commit in commits.values() for file in commit.files))
         self.storage.delete_tree(self._at(_STAGING))
         self.storage.sweep(self._at(_COMMITS))
-        manifest = _manifest(self.plan, [commits[unit.id] for unit in self.plan.units])
-        self.storage.write(self._at(_MANIFEST), _json(manifest))
+        manifest = manifest_of(self.plan, [commits[unit.id] for unit in self.plan.units])
+        self.storage.write(self._at(MANIFEST), _json(manifest))
         self.check_owner()
         self.storage.write(self._at(_SUCCESS), _json({"fingerprint": self.fingerprint}))
         self.storage.sweep(self._at("_batchinfer"))
@@ -281,7 +280,7 @@ class Ledger:
         marker = self._read(_SUCCESS)
         if marker is None or orjson.loads(marker)["fingerprint"] != self.fingerprint:
             return None
-        return orjson.loads(self.storage.read(self._at(_MANIFEST)))
+        return orjson.loads(self.storage.read(self._at(MANIFEST)))
 
     def note_run(self, run_id: str, row: Mapping[str, Any]) -> None:
         self.storage.write(self._at(f"{_RUNS}/{run_id}.json"), _json(row))
@@ -336,48 +335,6 @@ def read_plan(output: str, storage: Storage) -> Plan | None:
         raise ConflictError(f"{uri}: is not a plan this version can read ({error})") from error
 
 
-def verify_output(output: str, storage: Storage, *, full: bool = True) -> list[str]:
-    """Recounts and re-checksums a finished output; the list of what is wrong, empty if nothing is.
-
-    `full` False compares sizes and totals only.
-    """
-    plan = read_plan(output, storage)
-    if plan is None:
-        return [f"{output}: there is no plan here; is it an output directory?"]
-    ledger = Ledger(output, storage, plan)
-    manifest = ledger.finished()
-    if manifest is None:
-        return [f"{output}: not finished ({len(ledger.commits())} of {len(plan.units)} units); run the job again"]
-    problems = _totals(output, plan, ledger.commits(), manifest)
-    for file in (FileRecord(**row) for row in manifest["files"]):
-        problems += _file_problems(storage, join(output, file.path), file, full)
-    return problems
-
-
-def _totals(output: str, plan: Plan, commits: Mapping[int, Commit], manifest: Mapping[str, Any]) -> list[str]:
-    if len(commits) != len(plan.units):
-        return [f"{output}: {len(plan.units)} units planned, {len(commits)} committed"]
-    recounted = _manifest(plan, [commits[unit.id] for unit in plan.units])
-    wrong = [name for name in ("rows_in", "predictions", "rejections", "files") if recounted[name] != manifest[name]]
-    return [f"{join(output, _MANIFEST)}: {name} does not agree with the commits" for name in wrong]
-
-
-def _file_problems(storage: Storage, uri: str, file: FileRecord, full: bool) -> list[str]:
-    try:
-        size = storage.stat(uri).size_bytes
-    except NotFoundError:
-        return [f"{uri}: gone"]
-    if size != file.bytes:
-        return [f"{uri}: {size} bytes, committed with {file.bytes}"]
-    if not full:
-        return []
-    if _sha256(storage, uri) != file.sha256:
-        return [f"{uri}: its bytes have changed since the commit (sha256 differs)"]
-    with storage.open_read(uri) as stream:
-        rows = count_rows(file.path, stream)
-    return [] if rows == file.rows else [f"{uri}: {rows} rows, committed with {file.rows}"]
-
-
 def _check_rows(planned: int | None, commit: Commit) -> None:
     """Promise P1 again at the end."""
     if commit.rows_in != commit.predictions + commit.rejections:
@@ -386,7 +343,8 @@ def _check_rows(planned: int | None, commit: Commit) -> None:
         raise VerifyError(f"unit {commit.unit}: {commit.rows_in} rows in, but {planned} were planned")
 
 
-def _manifest(plan: Plan, commits: list[Commit]) -> dict[str, Any]:
+def manifest_of(plan: Plan, commits: list[Commit]) -> dict[str, Any]:
+    """What `_MANIFEST.json` says; a function of plan and commits alone. `commits` in the order of the units."""
     reasons: dict[str, int] = {}
     for commit in commits:
         for reason, count in commit.rejections_by_reason.items():
@@ -413,9 +371,10 @@ def _read_commit(storage: Storage, uri: str) -> Commit:
         raise VerifyError(f"{uri}: is not a commit record ({error}); delete it to have the unit done again") from error
 
 
-def _sha256(storage: Storage, uri: str) -> str:
+def sha256_of(storage: Storage, uri: str) -> str:
+    """Of a file's bytes, streamed."""
     with storage.open_read(uri) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _json(row: Mapping[str, Any]) -> bytes:

@@ -48,13 +48,14 @@ class Rejection:
     record: Any = None
 
     def as_row(self) -> dict[str, Any]:
+        """JSON-safe, whatever was read."""
         return {
-            "key": self.key,
-            "uri": self.uri,
+            "key": json_safe(self.key),
+            "uri": json_safe(self.uri),
             "row": self.row,
             "stage": self.stage,
-            "error": self.error,
-            "message": self.message,
+            "error": json_safe(self.error),
+            "message": json_safe(self.message),
             "record": json_safe(self.record),
         }
 
@@ -67,26 +68,46 @@ def reject(record: Record, stage: str, error: str, message: str) -> Rejection:
 MAX_TEXT_CHARS = 10_000
 """A text in a rejected row longer than this is cut, and says so: one 5 MB line must not fill the rejects."""
 
+MAX_DEPTH = 64
+"""Deeper nesting in a rejected row is cut, and says so: JSON writers and readers stop at a few hundred levels."""
 
-def json_safe(value: Any) -> Any:
-    """`value` with everything JSON cannot hold replaced by text that says what it was; long text is cut, visibly."""
+
+def json_safe(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """`value` with everything JSON cannot hold replaced by text that says what it was; long and deep things are cut,
+    visibly.
+
+    Lone surrogates are escaped, integers beyond 64 bits become their digits, NaN its name, keys of mappings strings.
+    """
     match value:
-        case None | bool() | int():
+        case None | bool():
             return value
+        case int():
+            return value if -(1 << 63) <= value < 1 << 64 else _digits(value)
         case float():
             return value if math.isfinite(value) else repr(value)
         case str():
-            return _cut(value.encode("utf-8", "replace").decode("utf-8"))
+            return _cut(_unicode(value))
         case bytes() | bytearray() | memoryview():
             return {"base64": _cut(base64.b64encode(bytes(value)).decode("ascii"))}
+        case Mapping() | list() | tuple() | set() | frozenset() if depth == 0:
+            return f"[cut: nested more than {MAX_DEPTH} deep]"
         case Mapping():
-            return {str(k): json_safe(v) for k, v in value.items()}
+            return {_unicode(str(k)): json_safe(v, depth - 1) for k, v in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [json_safe(v) for v in value]
+            return [json_safe(v, depth - 1) for v in value]
         case datetime.date() | datetime.time() | decimal.Decimal():
             return str(value)
         case _:
             return _cut(repr(value))
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _digits(value: int) -> str:
+    # Python refuses to print integers of more than a few thousand decimal digits; hexadecimal has no such limit.
+    return _cut(str(value) if value.bit_length() <= 1024 else hex(value))
 
 
 def _cut(text: str) -> str:

@@ -71,7 +71,7 @@ def run_unit(unit: Unit, work: Work) -> Commit:
     attempt = work.ledger.attempt(unit.id)
     output = UnitOutput(attempt, unit, work)
     try:
-        on_device: deque[tuple[Window, Future[Arrays]]] = deque()
+        on_device: deque[tuple[Window, Future[dict[str, np.ndarray]]]] = deque()
         with ahead(_windows(unit, work), depth=WINDOWS_AHEAD) as windows:
             for window in windows:
                 if work.halt.asked:
@@ -124,7 +124,7 @@ def _size(row: Record | Rejection) -> int:
     return sum(len(value) for value in row.fields.values() if isinstance(value, str | bytes | list))
 
 
-def _wait(on_device: deque[tuple[Window, Future[Arrays]]]) -> tuple[Window, Arrays]:
+def _wait(on_device: deque[tuple[Window, Future[dict[str, np.ndarray]]]]) -> tuple[Window, Arrays]:
     window, future = on_device.popleft()
     return window, future.result()
 
@@ -231,9 +231,7 @@ def _without(records: list[Record], rejections: Sequence[Rejection]) -> list[Rec
     return [record for record in records if (record.uri, record.row) not in gone]
 
 
-def with_fields(
-    table: pa.Table, records: list[Record], fields: pa.Schema
-) -> tuple[pa.Table, list[Rejection]]:
+def with_fields(table: pa.Table, records: list[Record], fields: pa.Schema) -> tuple[pa.Table, list[Rejection]]:
     """`table` with the key and passed-through columns in front; a record whose value does not fit its column's type
     (found at planning) is left out and rejected."""
     columns: list[pa.Array] = []

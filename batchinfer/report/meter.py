@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from batchinfer.report.metrics import RunCounters
@@ -36,7 +36,7 @@ class Meter:
         try:
             yield
         finally:
-            self.add(RunCounters(**{f"{stage}_seconds": time.perf_counter() - start}))
+            self.add(replace(RunCounters(), **{f"{stage}_seconds": time.perf_counter() - start}))
 
     def note(self, line: str) -> None:
         with self._lock:

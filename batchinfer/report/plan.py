@@ -75,13 +75,14 @@ def render_samples(samples: Iterable[Sample]) -> str:
     """Each record beside what it became; long values are cut."""
     blocks = []
     for sample in samples:
-        match sample:
-            case Sample(record=None, result=Rejection() as rejection):
-                head = f"{rejection.uri}:{rejection.row}"
-            case Sample(record=Record() as record):
-                head = f"{record.key}  {_short(dict(record.fields))}"
-        blocks.append(f"{head}\n  -> {_became(sample.result)}")
+        blocks.append(f"{_head(sample)}\n  -> {_became(sample.result)}")
     return "\n".join([*blocks, "dry run: nothing was written"])
+
+
+def _head(sample: Sample) -> str:
+    if sample.record is not None:
+        return f"{sample.record.key}  {_short(sample.record.fields)}"
+    return f"{sample.result.uri}:{sample.result.row}" if isinstance(sample.result, Rejection) else ""
 
 
 def _became(result: Mapping[str, Any] | Rejection) -> str:

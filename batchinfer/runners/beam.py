@@ -47,10 +47,10 @@ class RunUnits(beam.DoFn):
         while len(self._pending) > self._pool.width:
             yield _encode(self._pending.popleft().result())
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
+    def finish_bundle(self) -> Iterator[WindowedValue]:  # type: ignore[override]
         window = GlobalWindow()
         while self._pending:
-            yield WindowedValue(_encode(self._pending.popleft().result()), window.max_timestamp(), [window])
+            yield WindowedValue(_encode(self._pending.popleft().result()), window.max_timestamp(), (window,))
 
 
 class Tally(beam.CombineFn):
@@ -90,7 +90,7 @@ def run_units(units: Sequence[int], ticket: Ticket, options: Mapping[str, object
     """
     runner, rest = _split_runner(options)
     pipeline = beam.Pipeline(runner=runner, options=PipelineOptions.from_dictionary(rest))
-    (
+    _ = (
         pipeline
         | "units" >> beam.Create(list(units))
         | "spread" >> beam.Reshuffle()

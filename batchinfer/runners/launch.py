@@ -17,8 +17,8 @@ from typing import Any
 
 from batchinfer.engine.counters import EngineCounters
 from batchinfer.errors import InterruptedRun, UnitsFailedError
-from batchinfer.job.spec import JobSpec
 from batchinfer.halt import Halt
+from batchinfer.job.spec import JobSpec
 from batchinfer.ledger import Commit, Ledger
 from batchinfer.record import Record, Rejection
 from batchinfer.report.manifest import report_of
@@ -239,4 +239,3 @@ def _samples(taken: Sequence[Record | Rejection], work: Work) -> list[Sample]:
         Sample(row if isinstance(row, Record) else None, refused.get((row.uri, row.row)) or next(predictions))
         for row in taken
     ]
-

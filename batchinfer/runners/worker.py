@@ -132,9 +132,7 @@ class OpenEngine:
     """For people: how many of which kind."""
 
 
-def open_engine(
-    model_spec: Model, task_spec: TaskSpec, batching: Batching, compile_cache: str | None
-) -> OpenEngine:
+def open_engine(model_spec: Model, task_spec: TaskSpec, batching: Batching, compile_cache: str | None) -> OpenEngine:
     """Loads the model onto this host's devices and starts its engine; `compile_cache` as in `run.compile_cache`.
 
     Raises RestoreError, or SpecError if model, task and batching do not fit together.

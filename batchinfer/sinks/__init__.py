@@ -30,7 +30,7 @@ def open_sink(wanted: spec.Sink) -> Sink:
             try:
                 from batchinfer.sinks.tfrecord import TFRecordSink
             except ModuleNotFoundError as error:
-                message = f"tfrecord needs the package {error.name}: pip install 'batchinfer[crc]'"
+                message = f"tfrecord needs the package {error.name}: pip install 'batchinfer[formats]'"
                 raise SpecError([Fault("", "sink.format", message)]) from error
             return TFRecordSink(wanted)
         case _:

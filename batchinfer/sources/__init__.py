@@ -53,7 +53,7 @@ def _avro(spec: job.AvroSource, storage: Storage) -> Source:
     try:
         from batchinfer.sources.avro import AvroSource  # the package it stands on is an extra
     except ModuleNotFoundError as error:
-        raise _needs(spec, "avro", error) from error
+        raise _needs(spec, error) from error
     return AvroSource(spec, storage)
 
 
@@ -61,10 +61,10 @@ def _tfrecord(spec: job.TFRecordSource, storage: Storage) -> Source:
     try:
         from batchinfer.sources.tfrecord import TFRecordSource  # the package it stands on is an extra
     except ModuleNotFoundError as error:
-        raise _needs(spec, "crc", error) from error
+        raise _needs(spec, error) from error
     return TFRecordSource(spec, storage)
 
 
-def _needs(spec: job.Source, extra: str, error: ModuleNotFoundError) -> SourceError:
+def _needs(spec: job.Source, error: ModuleNotFoundError) -> SourceError:
     path = spec.path if isinstance(spec.path, str) else spec.path[0]
-    return SourceError(path, f"reading {spec.format} needs {error.name}: pip install 'batchinfer[{extra}]'")
+    return SourceError(path, f"reading {spec.format} needs {error.name}: pip install 'batchinfer[formats]'")

@@ -39,9 +39,10 @@ class LocalStorage:
 
     def list(self, pattern: str) -> Iterator[Entry]:
         path = _path(pattern)
+        scheme = pattern[: len(pattern) - len(path)]
         fixed, wild = _split_pattern(path)
         for found in sorted(_walk(fixed or ".", wild)):
-            yield self.stat(os.path.join(fixed, found) if fixed else found)
+            yield self.stat(scheme + (os.path.join(fixed, found) if fixed else found))
 
     def open_read(self, uri: str, version: str | None = None) -> BinaryIO:
         with _errors(uri):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -67,16 +68,17 @@ def _classify(spec: ClassifyTask, model: LoadedModel) -> Classify | ClassifyToke
 
 
 def _thresholds(spec: ClassifyTask, labels: tuple[str, ...]) -> np.ndarray:
-    if isinstance(spec.threshold, float):
+    if not isinstance(spec.threshold, Mapping):
         return np.full(len(labels), spec.threshold, np.float32)
+    given = spec.threshold
     faults = [
         Fault("", f"task.threshold.{name}", f"no such label; there are {', '.join(labels)}")
-        for name in spec.threshold
+        for name in given
         if name not in labels
     ]
     if faults:
         raise SpecError(faults)
-    return np.array([spec.threshold.get(label, 0.5) for label in labels], np.float32)
+    return np.array([given.get(label, 0.5) for label in labels], np.float32)
 
 
 def _width(model: LoadedModel) -> int:

@@ -70,7 +70,9 @@ class Classify:
     def _many(self, probabilities: np.ndarray) -> list[pa.Array]:
         order = np.argsort(-probabilities, axis=1, kind="stable")
         if self.spec.multi_label:
-            chosen = [[i for i in row if p[i] >= self.thresholds[i]] for row, p in zip(order, probabilities, strict=True)]
+            chosen = [
+                [i for i in row if p[i] >= self.thresholds[i]] for row, p in zip(order, probabilities, strict=True)
+            ]
         else:
             chosen = order[:, : self.spec.top_k].tolist()
         scores = [p[row] for row, p in zip(chosen, probabilities, strict=True)]

@@ -14,7 +14,8 @@ def split_finite(records: Sequence[Record], values: np.ndarray) -> tuple[np.ndar
     """Indices of rows of `values` [N, ...] that are finite, and a rejection for each of the others."""
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     rejections = [
-        reject(records[i], "finish", "not_finite", "the model's output holds NaN or infinity") for i in np.where(~finite)[0]
+        reject(records[i], "finish", "not_finite", "the model's output holds NaN or infinity")
+        for i in np.where(~finite)[0]
     ]
     return np.where(finite)[0], rejections
 

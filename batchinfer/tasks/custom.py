@@ -20,7 +20,6 @@ from batchinfer.record import Record, Rejection, reject
 from batchinfer.tasks.base import Arrays, Example
 from batchinfer.user import RowTask
 
-
 _ROW_FAULTS = (RejectRow, ValueError, TypeError, LookupError, ArithmeticError)
 
 
@@ -42,7 +41,9 @@ class Custom:
         return self.user.forward(self.model.apply, params, inputs)
 
     def finish(self, records: Sequence[Record], outputs: Arrays) -> tuple[pa.Table, list[Rejection]]:
-        results = [self._finish(record, {name: a[i] for name, a in outputs.items()}) for i, record in enumerate(records)]
+        results = [
+            self._finish(record, {name: a[i] for name, a in outputs.items()}) for i, record in enumerate(records)
+        ]
         rows = [result for result in results if not isinstance(result, Rejection)]
         rejections = [result for result in results if isinstance(result, Rejection)]
         return pa.Table.from_pylist(rows, schema=self.schema()), rejections  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from batchinfer.models.tokenizer import PairTokens, TextTokenizer
 from batchinfer.record import Record, Rejection, reject
 from batchinfer.tasks.base import Example
 
+
 @dataclass(frozen=True, slots=True)
 class TextReader:
     """Reads one text (or a pair of texts) per record."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchinfer.record import Rejection
-from batchinfer.sinks.rejects import MAX_DEPTH, rejected_line
+from batchinfer.record import MAX_DEPTH, Rejection
+from batchinfer.sinks.rejects import rejected_line
 
 
 def line_of(record: Any, key: Any = "k") -> dict[str, Any]:

@@ -95,6 +95,14 @@ def test_list_globs(storage, tmp_path, pattern, expected):
     assert names(storage, f"{tmp_path}/{pattern}".rstrip("/"), tmp_path) == expected
 
 
+@pytest.mark.parametrize("pattern", ["", "/*.txt", "/**/*.txt", "/a.txt"])
+def test_listed_uris_keep_the_prefix_they_were_asked_for_with(storage, tmp_path, pattern):
+    (tmp_path / "a.txt").write_text("x")
+    (entry,) = storage.list(f"file://{tmp_path}{pattern}")
+    assert entry.uri == f"file://{tmp_path}/a.txt"
+    assert storage.read(entry.uri) == b"x"
+
+
 def test_missing_file_names_the_uri(storage, tmp_path):
     with pytest.raises(NotFoundError, match=r"gone\.jsonl: no such file"):
         storage.stat(str(tmp_path / "gone.jsonl"))
