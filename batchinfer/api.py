@@ -67,6 +67,7 @@ def _run(loaded: LoadedJob, only: Rows | None, *, overwrite: bool, quiet: bool, 
         manifest = ledger.finished()
         if manifest is not None:
             return _again(ledger, manifest, started)
+    ledger.check_writable()
     from batchinfer.runners.launch import Launch, launch  # starts jax
 
     return launch(loaded.spec, ledger, Launch(overwrite, quiet, only, started), halt or Halt())

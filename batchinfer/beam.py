@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
 from batchinfer.errors import BatchInferError, Fault, RejectRow, SpecError
@@ -44,10 +44,9 @@ _LOADING = threading.Lock()
 class JaxModelHandler(ModelHandler[Input, PredictionResult, "Predictor"]):
     """Runs a JAX model over the rows of a PCollection, each to one PredictionResult, in the order of the batch.
 
-    A row is a mapping of fields; for a task that reads one text it may also be that text alone. (Schema rows:
-    `handler.with_preprocess_fn(lambda row: row.as_dict())`.) `PredictionResult.example` is the row as it came,
-    `inference` a dict of the task's columns (vectors as read-only numpy arrays), or the Rejection of a row that
-    cannot be used; `model_id` names the model.
+    A row is a mapping of fields; for a task that reads one text it may also be that text alone. The result's `example`
+    is the row as it came, `inference` a dict of the task's columns (vectors as read-only numpy arrays) or the Rejection
+    of a row that cannot be used, `model_id` the model's checkpoint or module.
 
     Rows are sorted into the job's buckets inside each batch, so whatever batches Beam makes, every bucket is compiled
     once. Handlers that say the same share one engine per process; threads may use it at once. Where the graph has
@@ -171,13 +170,15 @@ class Predictor:
         records = [record for record in read if isinstance(record, Record)]
         prepared = self._task.prepare(records)
         ready = [(r, e) for r, e in zip(records, prepared, strict=True) if not isinstance(e, Rejection)]
-        results = {one.row: one for one in (*read, *prepared) if isinstance(one, Rejection)}
+        results: dict[int, Prediction | Rejection] = {
+            one.row: one for one in (*read, *prepared) if isinstance(one, Rejection)
+        }
         if ready:
             outputs = self.engine.submit([example for _, example in ready]).result()
             table, unfinished = self._task.finish([record for record, _ in ready], outputs)
             results |= {rejection.row: rejection for rejection in unfinished}
             finished = (record.row for record, _ in ready if record.row not in results)
-            results |= zip(finished, _rows(table), strict=True)
+            results.update(zip(finished, _rows(table), strict=True))
         return [results[place] for place in range(len(rows))]
 
     def _record(self, place: int, row: Any) -> Record | Rejection:
@@ -193,7 +194,7 @@ class Predictor:
 
 
 def _job(sections: Mapping[str, Section | Mapping[str, Any]]) -> JobSpec:
-    """A job with these sections, those that are mappings read as a job file's would be; the rest of it is never used."""
+    """A job with these sections; mappings are read as a job file is. What else it holds is never used."""
     typed = {name: section for name, section in sections.items() if isinstance(section, Section)}
     written = [Override(name, sections[name], "JaxModelHandler") for name in sections if name not in typed]
     unused = "{name: x, source: {format: text, path: x}, model: {checkpoint: x}, task: {kind: embed}}"

@@ -68,6 +68,7 @@ class ConflictError(BatchInferError):
 class _PlacedError(BatchInferError):
     def __init__(self, uri: str, message: str):
         self.uri = uri
+        self.message = message
         super().__init__(f"{uri}: {message}")
 
 

@@ -32,7 +32,16 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from batchinfer.errors import ConflictError, NotFoundError, VerifyError
+from batchinfer.errors import (
+    ConflictError,
+    Fault,
+    NotFoundError,
+    OutOfSpaceError,
+    SpecError,
+    StorageError,
+    TransientStorageError,
+    VerifyError,
+)
 from batchinfer.planner import Plan, changes
 from batchinfer.storage import Entry, Storage, escape, join
 
@@ -160,6 +169,18 @@ class Ledger:
         if not self.storage.put_if_absent(self._at(_PLAN), self.plan.to_json()):
             self.check_owner()
             self._remove_foreign()
+
+    def check_writable(self) -> None:
+        """Raises SpecError if nothing can be written to the output: better known before a model is loaded."""
+        probe = self._at(f"{_STAGING}/probe-{uuid.uuid4().hex[:12]}")
+        try:
+            self.storage.write(probe, b"")
+            self.storage.delete(probe)
+        except (OutOfSpaceError, TransientStorageError):
+            raise
+        except StorageError as error:
+            message = f"{self.output}: cannot be written to ({error.message}); give a directory that can be"
+            raise SpecError([Fault("", "sink.path", message)]) from error
 
     def check_owner(self) -> None:
         """Raises ConflictError, naming what changed, if the directory now belongs to another plan."""
@@ -332,7 +353,10 @@ def read_plan(output: str, storage: Storage) -> Plan | None:
     except NotFoundError:
         return None
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ConflictError(f"{uri}: is not a plan this version can read ({error})") from error
+        raise ConflictError(
+            f"{uri}: is not a plan this version can read ({error}). "
+            "Give another --config.sink.path, or --overwrite to start anew"
+        ) from error
 
 
 def _check_rows(planned: int | None, commit: Commit) -> None:

@@ -12,6 +12,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from batchinfer.errors import Fault, SourceError, SpecError
+from batchinfer.errors import Fault, SourceError, SpecError, StorageError, TransientStorageError
 from batchinfer.job import LoadedJob, describe
-from batchinfer.job.spec import CustomTask, JobSpec
+from batchinfer.job.spec import ArrowSource, CsvSource, CustomTask, JobSpec, ParquetSource
+from batchinfer.job.suggest import did_you_mean
 from batchinfer.models.checkpoints import locate
 from batchinfer.sources import Slice, Source, cut_inputs, find_inputs, limit_slices, open_source
 from batchinfer.sources.only import OnlyRows, Rows
@@ -31,6 +33,8 @@ UNIT_BYTES_MIN = 256 << 10
 UNIT_BYTES_MAX = 32 << 20
 UNITS_WANTED = 16
 MAKE_SECONDS_MAX = 600
+
+_NAMES_ITS_COLUMNS = (CsvSource, ParquetSource, ArrowSource)
 
 _NOT_IN_FINGERPRINT = {
     "name": True,
@@ -155,16 +159,27 @@ def make_plan(loaded: LoadedJob, only: Rows | None = None) -> Plan:
     spec = loaded.spec
     make_input(spec)
     source = source_for(spec, only)
-    storage = storage_for(_first_path(spec))
-    inputs = find_inputs(spec.source, storage)
-    target = spec.source.unit_bytes or _unit_bytes(sum(item.entry.size_bytes for item in inputs))
-    slices = cut_inputs(inputs, source, target)
-    if spec.source.limit is not None:
-        slices = limit_slices(slices, spec.source.limit, source)
-    units = tuple(Unit(i, group) for i, group in enumerate(_group(slices, target)))
+    with _input_faults():
+        inputs = find_inputs(spec.source, storage_for(_first_path(spec)))
+        target = spec.source.unit_bytes or _unit_bytes(sum(item.entry.size_bytes for item in inputs))
+        slices = cut_inputs(inputs, source, target)
+        if spec.source.limit is not None:
+            slices = limit_slices(slices, spec.source.limit, source)
+        units = tuple(Unit(i, group) for i, group in enumerate(_group(slices, target)))
+        fields = output_fields(spec, source.fields(units[0].slices[0]))
     identity = _identity(loaded, [item.entry for item in inputs], only)
-    fields = output_fields(spec, source.fields(units[0].slices[0]))
     return Plan(spec.name, identity, units, fields, describe(spec, loaded.env_fields))
+
+
+@contextmanager
+def _input_faults() -> Iterator[None]:
+    """An input that storage cannot give for good (permission denied, ...) is a fault of the job."""
+    try:
+        yield
+    except TransientStorageError:
+        raise
+    except StorageError as error:
+        raise SourceError(error.uri, error.message) from error
 
 
 def source_for(spec: JobSpec, only: Rows | None = None) -> Source:
@@ -224,8 +239,18 @@ def output_fields(spec: JobSpec, fields: pa.Schema) -> pa.Schema:
     """Key and passed-through columns of the output, with the types found in the input."""
     key = spec.source.key
     kept = [pa.field("key", pa.string())] if key is None else [_field(fields, key)]
-    kept += [_field(fields, name) for name in dict.fromkeys(spec.sink.include) if name != key]
+    include = [name for name in dict.fromkeys(spec.sink.include) if name != key]
+    if isinstance(spec.source, _NAMES_ITS_COLUMNS):
+        _check_included(_first_path(spec), include, fields.names)
+    kept += [_field(fields, name) for name in include]
     return pa.schema(kept)
+
+
+def _check_included(path: str, include: Sequence[str], known: Sequence[str]) -> None:
+    """Where the file itself says which columns it has, one that it lacks is not simply null."""
+    for name in include:
+        if name not in known:
+            raise SourceError(path, f'has no column "{name}", which sink.include names{did_you_mean(name, known)}')
 
 
 def _field(fields: pa.Schema, name: str) -> pa.Field:

@@ -153,7 +153,7 @@ class UnitOutput:
         """Finishes and writes one window, rejected rows in file order beside it."""
         work = self._work
         with work.meter.timed("finish"):
-            table, unfinished = work.task.finish(window.records, outputs)
+            table, unfinished = finished(work.task, window.records, outputs)
             kept = _without(window.records, unfinished)
             table, misfits = with_fields(table, kept, work.plan.fields)
         with work.meter.timed("write"):
@@ -208,6 +208,11 @@ class UnitOutput:
         if self._rejected is None:
             self._rejected = self._attempt.create(self._work.ledger.rejected_path(self._unit.id))
         self._rejected.write(rejected_line(rejection))
+
+
+def finished(task: Task, records: Sequence[Record], outputs: Arrays) -> tuple[pa.Table, list[Rejection]]:
+    """What `task.finish` gives; no records gave no outputs, and the task is not asked."""
+    return task.finish(records, outputs) if records else (task.schema().empty_table(), [])
 
 
 class DuplicateKeys:

@@ -75,7 +75,7 @@ def ours(options: argparse.Namespace, dtype: str) -> tuple[str, Encode]:
         assert len(texts) == len(bare.records)
         return bare.embed(bare.prepared())
 
-    encode(bare.records)  # type: ignore[arg-type]
+    encode(read_texts(options.texts))  # so that the padding is known
     counters = bare.engine.counters()
     programs = f"{counters.compilations} programs compiled in {seconds:.1f} thread-seconds before"
     return f"{programs}; padding {counters.padding_share:.1%}", encode

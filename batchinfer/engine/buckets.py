@@ -18,6 +18,10 @@ BUCKETS_MAX = 8
 FIXED_ROWS = 64
 """Rows of the one bucket of models whose rows all have one shape, unless `batching.max_rows` says otherwise."""
 LANES_MAX = 32
+TOKENS_PER_SLOT = 4
+"""A row that examples share has a slot for every so many tokens: few texts are shorter."""
+SHARED_LENGTH_MIN = 64
+"""The shortest row that examples share; shorter ones fill less well, longer ones cost more attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,21 @@ class Bucket:
         return self.rows * max(1, self.length)
 
 
+def slots_in(length: int) -> int:
+    """Most examples in a row of `length` that examples share."""
+    return max(1, length // TOKENS_PER_SLOT)
+
+
 @dataclass(frozen=True, slots=True)
 class BucketSet:
-    """All shapes of one model, ascending in length, and the price of starting a batch (see `pack`)."""
+    """All shapes of one model, ascending in length, and the price of starting a batch (see `pack`).
+
+    `shared`: a row may hold several examples (see sharing.py).
+    """
 
     buckets: tuple[Bucket, ...]
     overhead_tokens: int = 0
+    shared: bool = False
 
     def __post_init__(self) -> None:
         lengths = [bucket.length for bucket in self.buckets]
@@ -87,6 +100,18 @@ class BucketSet:
         """Longest row that fits; 0 for rows of one fixed shape."""
         return self.buckets[-1].length
 
+    def holding(self, length: int) -> Bucket:
+        """The smallest bucket that a row of `length` fits. Raises EngineError if there is none."""
+        for bucket in self.buckets:
+            if bucket.length >= length:
+                return bucket
+        message = f"a row of length {length} fits no bucket (longest: {self.max_length})"
+        raise EngineError(f"{message}; the task's prepare must cut or reject it")
+
+    def slots(self, length: int) -> int:
+        """Most examples in a row of `length`."""
+        return slots_in(length) if self.shared else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -100,12 +125,18 @@ class Batch:
 
 
 def choose_buckets(
-    max_length: int, max_tokens: int, max_rows: int | None, lengths: Sequence[int] | None, profile: DeviceProfile
+    max_length: int,
+    max_tokens: int,
+    max_rows: int | None,
+    lengths: Sequence[int] | None,
+    profile: DeviceProfile,
+    shared: bool = False,
 ) -> BucketSet:
     """The buckets of a model that reads rows of up to `max_length` tokens (0: rows of one fixed shape).
 
     `max_tokens`, `max_rows`: the most in one batch of one device. `lengths`: the bucket lengths a user asked for,
-    or None to have them chosen. Depends on the kind of device only, not on how many there are.
+    or None to have them chosen. `shared`: several examples may stand in one row.
+    Depends on the kind of device only, not on how many there are.
     Raises SpecError where these do not go together.
     """
     if max_length == 0:
@@ -115,11 +146,22 @@ def choose_buckets(
             f"a batch of {max_tokens} tokens cannot hold one text of {max_length}: raise it or lower task.max_length"
         )
         raise SpecError([Fault("", "batching.max_tokens", message)])
-    chosen = _default_lengths(max_length) if lengths is None else _asked_lengths(lengths, max_length)
+    if lengths is not None:
+        chosen = _asked_lengths(lengths, max_length)
+    else:
+        chosen = _shared_lengths(max_length, max_tokens) if shared else _default_lengths(max_length)
     tokens = min(max_tokens, profile.batch_tokens or max_tokens)
     most = max_rows or tokens
     buckets = tuple(Bucket(length, max(1, min(most, tokens // length))) for length in chosen)
-    return BucketSet(buckets, profile.overhead_tokens)
+    return BucketSet(buckets, profile.overhead_tokens, shared)
+
+
+def _shared_lengths(max_length: int, max_tokens: int) -> list[int]:
+    """Rows that examples share: 64, doubled until the longest text fits. Few, as all of them fill well."""
+    lengths = [min(SHARED_LENGTH_MIN, max_tokens)]
+    while lengths[-1] < max_length:
+        lengths.append(min(2 * lengths[-1], max_length))
+    return lengths
 
 
 def _asked_lengths(lengths: Sequence[int], max_length: int) -> list[int]:
@@ -224,9 +266,7 @@ def _batches(order: Sequence[int], last: Sequence[Bucket]) -> Iterable[Batch]:
 
 
 def _check_lengths(shortest: int, longest: int, buckets: BucketSet) -> None:
-    if longest > buckets.max_length:
-        message = f"a row of length {longest} fits no bucket (longest: {buckets.max_length})"
-        raise EngineError(f"{message}; the task's prepare must cut or reject it")
+    buckets.holding(longest)
     if shortest < 0 or (shortest == 0) != (buckets.max_length == 0):
         raise EngineError(
             f"a row of length {shortest} fits no bucket; lengths are 1 or more, or all 0 for one fixed shape"

@@ -20,10 +20,10 @@ from jax import monitoring
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
-from batchinfer.engine.buckets import Bucket
+from batchinfer.engine.buckets import Bucket, slots_in
 from batchinfer.engine.counters import EngineCounters
 from batchinfer.engine.mesh import batch_sharding, split_by_rows
-from batchinfer.engine.windows import Signature
+from batchinfer.engine.windows import Outputs, Signature
 from batchinfer.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -124,11 +124,11 @@ def compile_log() -> CompileLog:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One compiled bucket. `by_length`: the outputs whose axis 1 is the bucket's length."""
+    """One compiled bucket, and what axis 1 of its outputs is."""
 
     bucket: Bucket
     run: Callable[[Any, Mapping[str, Any]], Mapping[str, jax.Array]]
-    by_length: frozenset[str]
+    outputs: Outputs
 
 
 class Programs:
@@ -165,7 +165,7 @@ class Programs:
         log = compile_log()
         before, start = log.of_this_thread(), time.perf_counter()
         lowered = self._jitted.lower(self._params, self._inputs(bucket))
-        by_length = self._by_length(bucket, lowered.out_info)
+        outputs = self._outputs(bucket, lowered.out_info)
         compiled = lowered.compile()
         made = log.of_this_thread() - before
         seconds = time.perf_counter() - start
@@ -174,7 +174,7 @@ class Programs:
                 compilations=made.compilations, cache_hits=made.cache_hits, compile_seconds=seconds
             )
         logger.debug("bucket %s: %s in %.2f s", bucket, "loaded" if made.cache_hits else "compiled", seconds)
-        return Program(bucket, compiled, by_length)
+        return Program(bucket, compiled, outputs)
 
     def _inputs(self, bucket: Bucket) -> dict[str, jax.ShapeDtypeStruct]:
         sharding = batch_sharding(self._mesh)
@@ -195,6 +195,17 @@ class Programs:
                     f"output `{name}` has shape {output.shape} for a batch of {rows} rows: axis 0 must be the rows"
                 )
         return dict(outputs)
+
+    def _outputs(self, bucket: Bucket, outputs: Mapping[str, Any]) -> Outputs:
+        if not self.signature.shared:
+            return Outputs(self._by_length(bucket, outputs))
+        slots = slots_in(bucket.length)
+        for name, output in outputs.items():
+            if output.shape[1:2] != (slots,):
+                raise EngineError(
+                    f"output `{name}` has shape {output.shape} for rows with {slots} slots: axis 1 must be the slots"
+                )
+        return Outputs(by_slot=True)
 
     def _by_length(self, bucket: Bucket, outputs: Mapping[str, Any]) -> frozenset[str]:
         """The outputs whose axis 1 follows the length; one that is as wide by chance (a vector, say) does not.

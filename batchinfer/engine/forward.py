@@ -27,6 +27,7 @@ from batchinfer.engine.buckets import Batch, Bucket, BucketSet, DeviceProfile, p
 from batchinfer.engine.compile import Forward, Program, Programs, compile_log
 from batchinfer.engine.counters import EngineCounters, Occupancy
 from batchinfer.engine.mesh import batch_sharding, replicated
+from batchinfer.engine.sharing import Row, alone, row_length, share_rows
 from batchinfer.engine.windows import Example, Shard, Signature, Window, assemble
 from batchinfer.errors import EngineError
 
@@ -104,8 +105,8 @@ class ForwardEngine:
         programs = self._prepared(examples[0])
         for index, example in enumerate(examples):
             programs.signature.check(index, example)
-        batches = pack([example.length for example in examples], self._buckets)
-        window = Window(examples, len(batches))
+        rows, batches = self._arranged([example.length for example in examples])
+        window = Window(examples, rows, len(batches))
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._windows) < self._max_queued)
             self._check_open()
@@ -116,6 +117,13 @@ class ForwardEngine:
             self._queue.extend(_Queued(window, batch) for batch in batches)
             self._changed.notify_all()
         return window.future
+
+    def _arranged(self, lengths: Sequence[int]) -> tuple[list[Row], list[Batch]]:
+        """Which examples share a row, and which rows a batch."""
+        if not self._buckets.shared:
+            return alone(len(lengths)), pack(lengths, self._buckets)
+        rows = share_rows(lengths, self._buckets)
+        return rows, pack([row_length(row, lengths) for row in rows], self._buckets)
 
     def warm_up(self, example: Example, buckets: Sequence[Bucket] | None = None) -> list[Future[Program]]:
         """Begin to compile `buckets` (default: all) for rows like `example`; waiting for the futures is optional."""
@@ -150,7 +158,7 @@ class ForwardEngine:
         with self._changed:
             self._check_open()
             if self._programs is None:
-                self._programs = Programs(self._forward, self._params, self._mesh, Signature.of(example))
+                self._programs = Programs(self._forward, self._params, self._mesh, Signature.of(example, self._buckets.shared))
             return self._programs
 
     def _check_open(self) -> None:
@@ -212,9 +220,9 @@ class ForwardEngine:
         for at, shard in enumerate(step.shards):
             first = at * step.bucket.rows
             own = {name: values[first : first + len(shard.rows)] for name, values in outputs.items()}
-            shard.window.scatter(shard.rows, own, program.by_length)
+            shard.window.scatter(shard.rows, own, program.outputs)
         return EngineCounters(
-            rows=sum(len(shard.rows) for shard in step.shards),
+            rows=sum(shard.window.count(shard.rows) for shard in step.shards),
             rows_issued=step.bucket.rows * self._mesh.size,
             tokens=sum(shard.window.tokens(shard.rows) for shard in step.shards),
             tokens_issued=step.bucket.rows * step.bucket.length * self._mesh.size,

@@ -7,18 +7,26 @@ Numpy only; knows nothing of devices or threads but for one lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from batchinfer.engine.buckets import Bucket
+from batchinfer.engine.buckets import Bucket, slots_in
+from batchinfer.engine.sharing import Row
 from batchinfer.errors import EngineError
 
 LENGTHS = "lengths"
-"""The input the engine adds where rows have lengths: int32[B], 0 for rows that are padding."""
+"""The input the engine adds where rows have lengths: int32[B], 0 for rows that are padding. Where examples share rows
+int32[B, S], 0 for empty slots, and three more:
+
+`segments: int32[B, L]`: which slot (from 1) a token belongs to, 0 for padding; `positions: int32[B, L]`: its place in
+its example, from 0; `starts: int32[B, S]`: where the example of a slot begins.
+"""
+SEGMENTS, POSITIONS, STARTS = "segments", "positions", "starts"
+ADDED = frozenset({LENGTHS, SEGMENTS, POSITIONS, STARTS})
 
 Shape = tuple[int, ...]
 
@@ -54,18 +62,23 @@ class Signature:
 
     fields: Mapping[str, Field]
     has_length: bool
+    shared: bool = False
 
     @classmethod
-    def of(cls, example: Example) -> Signature:
-        """Raises EngineError for arrays that no device takes as they are."""
+    def of(cls, example: Example, shared: bool = False) -> Signature:
+        """`shared`: rows hold several examples. Raises EngineError for arrays that no device takes as they are."""
         fields = {}
         for name, array in example.arrays.items():
             _check_dtype(name, array.dtype)
             by_length = example.length > 0 and array.ndim > 0
             fields[name] = Field(array.dtype, by_length, array.shape[1:] if by_length else array.shape)
-        if not fields or LENGTHS in fields:
-            raise EngineError(f"an example needs at least one array, none called `{LENGTHS}`; it has {sorted(fields)}")
-        return cls(fields, example.length > 0)
+        taken = ADDED if shared else {LENGTHS}
+        if not fields or not taken.isdisjoint(fields):
+            called = ", ".join(f"`{name}`" for name in sorted(taken))
+            raise EngineError(f"an example needs at least one array, none called {called}; it has {sorted(fields)}")
+        if shared and not all(field.by_length for field in fields.values()):
+            raise EngineError(f"examples that share rows have arrays by length only; these have {sorted(fields)}")
+        return cls(fields, example.length > 0, shared)
 
     def check(self, index: int, example: Example) -> None:
         """Raises EngineError if row `index` differs from the rows before it."""
@@ -81,9 +94,15 @@ class Signature:
 
     def shapes(self, bucket: Bucket, devices: int) -> dict[str, tuple[Shape, np.dtype]]:
         """Shape and dtype of each input of a batch on so many devices."""
-        rows = bucket.rows * devices
+        rows, kind = bucket.rows * devices, np.dtype(np.int32)
         shapes = {name: ((rows, *field.shape(bucket.length)), field.dtype) for name, field in self.fields.items()}
-        return shapes | ({LENGTHS: ((rows,), np.dtype(np.int32))} if self.has_length else {})
+        if self.shared:
+            by_token, by_slot = (rows, bucket.length), (rows, slots_in(bucket.length))
+            shapes |= {SEGMENTS: (by_token, kind), POSITIONS: (by_token, kind)}
+            shapes |= {STARTS: (by_slot, kind), LENGTHS: (by_slot, kind)}
+        elif self.has_length:
+            shapes[LENGTHS] = ((rows,), kind)
+        return shapes
 
 
 def _check_dtype(name: str, dtype: np.dtype) -> None:
@@ -97,13 +116,14 @@ def _check_dtype(name: str, dtype: np.dtype) -> None:
 
 
 class Window:
-    """The rows of one submit, and their results as they come in.
+    """The examples of one submit, the rows they stand in, and their results as they come in.
 
-    Invariants: a row's results are written once, by the batch that holds it; `future` is settled exactly once.
+    Invariants: an example's results are written once, by the batch that holds its row; `future` is settled once.
     """
 
-    def __init__(self, examples: Sequence[Example], batches: int):
+    def __init__(self, examples: Sequence[Example], rows: Sequence[Row], batches: int):
         self.examples = examples
+        self._rows = rows
         self.future: Future[dict[str, np.ndarray]] = Future()
         self.future.set_running_or_notify_cancel()  # it cannot be cancelled: its batches may be on the device
         self._lengths = [example.length for example in examples]
@@ -115,18 +135,30 @@ class Window:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def tokens(self, rows: Sequence[int]) -> int:
-        return sum(self._lengths[row] for row in rows)
+    def examples_in(self, rows: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """(place of the row among `rows`, slot, example) for every example in these rows."""
+        for at, row in enumerate(rows):
+            for slot, index in enumerate(self._rows[row]):
+                yield at, slot, index
 
-    def scatter(self, rows: Sequence[int], outputs: Mapping[str, np.ndarray], by_length: frozenset[str]) -> None:
-        """Put `outputs` ([len(rows), ...] each) where they belong; beyond a row's own length there are zeros."""
+    def count(self, rows: Sequence[int]) -> int:
+        """Examples in these rows."""
+        return sum(len(self._rows[row]) for row in rows)
+
+    def tokens(self, rows: Sequence[int]) -> int:
+        return sum(self._lengths[index] for _, _, index in self.examples_in(rows))
+
+    def scatter(self, rows: Sequence[int], outputs: Mapping[str, np.ndarray], program_outputs: Outputs) -> None:
+        """Put `outputs` ([len(rows), ...] each) where they belong; beyond an example's own length there are zeros."""
+        ats, slots, indices = (list(column) for column in zip(*self.examples_in(rows), strict=True))
         for name, values in outputs.items():
-            target = self._target(name, values, name in by_length)
-            if name not in by_length:
-                target[list(rows)] = values
-                continue
-            for row, value in zip(rows, values, strict=True):
-                target[row, : self._lengths[row]] = value[: self._lengths[row]]
+            by_length = name in program_outputs.by_length
+            target = self._target(name, values[:, 0] if program_outputs.by_slot else values, by_length)
+            if by_length:
+                for at, index in zip(ats, indices, strict=True):
+                    target[index, : self._lengths[index]] = values[at, : self._lengths[index]]
+            else:
+                target[indices] = values[ats, slots] if program_outputs.by_slot else values[ats]
 
     def batch_done(self) -> bool:
         """One batch less to wait for; True when it was the last, and the future has its result."""
@@ -154,6 +186,14 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Outputs:
+    """What axis 1 of a program's outputs is: `by_length` names those where it is the token; `by_slot`: of all, the slot."""
+
+    by_length: frozenset[str] = frozenset()
+    by_slot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """The rows that one device gets in one step."""
 
@@ -166,13 +206,28 @@ def assemble(shards: Sequence[Shard], signature: Signature, bucket: Bucket, devi
     shapes = signature.shapes(bucket, devices)
     inputs = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
     for s, shard in enumerate(shards):
-        for at, row in enumerate(shard.rows, start=s * bucket.rows):
-            example = shard.window.examples[row]
-            for name, field in signature.fields.items():
-                if field.by_length:
-                    inputs[name][at, : example.length] = example.arrays[name]
-                else:
-                    inputs[name][at] = example.arrays[name]
-            if signature.has_length:
-                inputs[LENGTHS][at] = example.length
+        start = 0
+        for at, slot, index in shard.window.examples_in(shard.rows):
+            start = start if slot else 0
+            _place(shard.window.examples[index], signature, inputs, s * bucket.rows + at, slot, start)
+            start += shard.window.examples[index].length
     return inputs
+
+
+def _place(
+    example: Example, signature: Signature, inputs: Mapping[str, np.ndarray], row: int, slot: int, start: int
+) -> None:
+    """One example into its row, from token `start` on."""
+    end = start + example.length
+    for name, field in signature.fields.items():
+        if field.by_length:
+            inputs[name][row, start:end] = example.arrays[name]
+        else:
+            inputs[name][row] = example.arrays[name]
+    if signature.shared:
+        inputs[SEGMENTS][row, start:end] = slot + 1
+        inputs[POSITIONS][row, start:end] = np.arange(example.length)
+        inputs[STARTS][row, slot] = start
+        inputs[LENGTHS][row, slot] = example.length
+    elif signature.has_length:
+        inputs[LENGTHS][row] = example.length

@@ -283,6 +283,9 @@ class Batching(Section):
         default=None,
         description="Lengths that texts are padded to, ascending; default: chosen from the model and device.",
     )
+    share_rows: bool = Field(
+        default=True, description="Let several short texts share one row, where task and model can; less padding."
+    )
     window_rows: PositiveInt = Field(
         default=8192, description="Rows sorted by length together; bounds memory. Output order is the input's."
     )

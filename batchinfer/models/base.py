@@ -37,5 +37,7 @@ class LoadedModel:
     labels: tuple[str, ...] = ()
     pooling: str | None = None
     """What the checkpoint recommends (sentence-transformers' 1_Pooling/config.json), if it does."""
+    shares_rows: bool = False
+    """Whether `apply` also takes several texts in a row: `segments, positions: int32[B, L]` instead of `lengths`."""
     flops_per_row: Callable[[int], float] | None = None
     """Useful floating point operations of one row of that many tokens; None where nobody counted."""

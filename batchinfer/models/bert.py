@@ -82,17 +82,25 @@ class Bert(nnx.Module):
         self.head = _head(config, precision, rngs)
 
     def __call__(
-        self, tokens: jax.Array, lengths: jax.Array, token_types: jax.Array | None = None
+        self,
+        tokens: jax.Array,
+        lengths: jax.Array | None = None,
+        token_types: jax.Array | None = None,
+        segments: jax.Array | None = None,
+        positions: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """`tokens`, `token_types`: int32[B, L], padded on the right; `lengths`: int32[B], 0 for a row of padding.
+
+        Or several texts in a row: instead of `lengths`, `segments: int32[B, L]` numbers them (0: padding), and
+        `positions: int32[B, L]` counts from 0 in each; tokens see their own text only. Not with a sequence head.
 
         Gives `hidden: float32[B, L, D]` or `logits: float32[B, C]` or `float32[B, L, C]`. What is beyond a row's length
         has no effect on the rest and no meaning. ValueError if L is more than the position table holds.
         """
-        hidden_BxLxD = self.embeddings(tokens, token_types)
-        mask_Bx1x1xL = padding_mask(lengths, tokens.shape[1])
+        hidden_BxLxD = self.embeddings(tokens, token_types, positions)
+        mask_Bx1xLxL = padding_mask(lengths, tokens.shape[1]) if segments is None else segment_mask(segments)
         for layer in self.layers:
-            hidden_BxLxD = layer(hidden_BxLxD, mask_Bx1x1xL)
+            hidden_BxLxD = layer(hidden_BxLxD, mask_Bx1xLxL)
         if self.head is None:
             return {"hidden": hidden_BxLxD}
         return {"logits": self.head(hidden_BxLxD)}
@@ -108,10 +116,15 @@ class Embeddings(nnx.Module):
         self.token_type = _weight(rngs, (config.token_types, config.width)) if config.token_types else None
         self.norm = Norm(config, rngs)
 
-    def __call__(self, tokens_BxL: jax.Array, token_types_BxL: jax.Array | None) -> jax.Array:
-        if tokens_BxL.shape[1] > self.config.max_length:
+    def __call__(
+        self, tokens_BxL: jax.Array, token_types_BxL: jax.Array | None, counted_BxL: jax.Array | None
+    ) -> jax.Array:
+        if counted_BxL is not None:
+            positions_BxL = counted_BxL + (0 if self.config.padding_id is None else self.config.padding_id + 1)
+        elif tokens_BxL.shape[1] > self.config.max_length:
             raise ValueError(f"rows of {tokens_BxL.shape[1]} tokens, but the model reads {self.config.max_length}")
-        positions_BxL = position_ids(tokens_BxL, self.config.padding_id)
+        else:
+            positions_BxL = position_ids(tokens_BxL, self.config.padding_id)
         summed_BxLxD = self.word[...][tokens_BxL].astype(jnp.float32) + self.position[...][positions_BxL]
         if self.token_type is not None:
             table_TxD = self.token_type[...]
@@ -134,8 +147,8 @@ class Layer(nnx.Module):
         self.down = Dense(config.inner, config.width, precision, rngs)
         self.norm = Norm(config, rngs)
 
-    def __call__(self, x_BxLxD: jax.Array, mask_Bx1x1xL: jax.Array) -> jax.Array:
-        mixed_BxLxD = attend(self.qkv(x_BxLxD), mask_Bx1x1xL, self.heads, self.precision)
+    def __call__(self, x_BxLxD: jax.Array, mask_Bx1xLxL: jax.Array) -> jax.Array:
+        mixed_BxLxD = attend(self.qkv(x_BxLxD), mask_Bx1xLxL, self.heads, self.precision)
         x_BxLxD = self.attention_norm(x_BxLxD + self.out(mixed_BxLxD))
         inner_BxLxF = activate(self.up(x_BxLxD), self.activation)
         return self.norm(x_BxLxD + self.down(inner_BxLxF))
@@ -210,15 +223,21 @@ def padding_mask(lengths_B: jax.Array, length: int) -> jax.Array:
     return jnp.where(inside_BxL, 0.0, MASKED)[:, None, None, :]
 
 
-def attend(qkv_BxLx3D: jax.Array, mask_Bx1x1xL: jax.Array, heads: int, precision: Precision) -> jax.Array:
-    """Attention of every token over its row. [B, L, 3D] -> [B, L, D]
+def segment_mask(segments_BxL: jax.Array) -> jax.Array:
+    """float32[B, 1, L, L] to add to attention scores: 0 within a text, `MASKED` between texts of a row."""
+    same_BxLxL = segments_BxL[:, :, None] == segments_BxL[:, None, :]
+    return jnp.where(same_BxLxL, 0.0, MASKED)[:, None]
+
+
+def attend(qkv_BxLx3D: jax.Array, mask_Bx1xLxL: jax.Array, heads: int, precision: Precision) -> jax.Array:
+    """Attention of every token over what the mask lets it see. [B, L, 3D] -> [B, L, D]
 
     The weights are divided by their sum after the product with the values: L / K times fewer divisions.
     """
     B, L, width = qkv_BxLx3D.shape
     q_BxLxHxK, k_BxLxHxK, v_BxLxHxK = jnp.moveaxis(qkv_BxLx3D.reshape(B, L, 3, heads, -1), 2, 0)
     scaled_BxLxHxK = q_BxLxHxK * (width // 3 // heads) ** -0.5
-    scores_BxHxLxM = precision.einsum("blhk,bmhk->bhlm", scaled_BxLxHxK, k_BxLxHxK) + mask_Bx1x1xL
+    scores_BxHxLxM = precision.einsum("blhk,bmhk->bhlm", scaled_BxLxHxK, k_BxLxHxK) + mask_Bx1xLxL
     weights_BxHxLxM = jnp.exp(scores_BxHxLxM - scores_BxHxLxM.max(axis=-1, keepdims=True))
     mixed_BxHxLxK = precision.einsum("bhlm,bmhk->bhlk", weights_BxHxLxM, v_BxLxHxK)
     mixed_BxHxLxK /= weights_BxHxLxM.sum(axis=-1, keepdims=True)

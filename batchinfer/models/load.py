@@ -54,6 +54,7 @@ def load_model(model: spec.Model, *, sharding: Placement, head: AskedHead = "non
         max_length=bert.max_length,
         labels=() if head == "none" else labels(config),
         pooling=_pooling(place),
+        shares_rows=isinstance(bert.head, NoHead),
         flops_per_row=flops_per_row(bert, params),
     )
 

@@ -24,12 +24,14 @@ from apache_beam.utils.windowed_value import WindowedValue  # noqa: E402
 
 logging.disable(logging.NOTSET)
 
-from batchinfer.errors import Fault, SpecError, UnitsFailedError  # noqa: E402
+from batchinfer.errors import Fault, OutOfSpaceError, SpecError, UnitsFailedError  # noqa: E402
 from batchinfer.job.suggest import did_you_mean  # noqa: E402
 from batchinfer.runners.pool import Outcome, UnitPool  # noqa: E402
 from batchinfer.runners.worker import Ticket, pool_for  # noqa: E402
 
 FAILURES_KEPT = 100
+
+log = logging.getLogger(__name__)
 
 
 class RunUnits(beam.DoFn):
@@ -80,13 +82,16 @@ class Leave(beam.DoFn):
         self._ticket = ticket
 
     def process(self, tally: bytes) -> None:
-        self._ticket.leave(tally)
+        try:
+            self._ticket.leave(tally)
+        except OutOfSpaceError as error:  # the runner would print a traceback, and trying again would not help
+            log.error("how the units ended could not be left for the launcher: %s", error)
 
 
 def run_units(units: Sequence[int], ticket: Ticket, options: Mapping[str, object]) -> list[Outcome]:
     """Runs units on the runner that the options name (default: FnApiRunner, in this process).
 
-    Returns those that failed for good (at most 100). Raises SpecError for options that Beam does not know.
+    Returns those that failed for good (at most 100; none if the disk was too full to say). Raises SpecError for options that Beam does not know.
     """
     runner, rest = _split_runner(options)
     pipeline = beam.Pipeline(runner=runner, options=PipelineOptions.from_dictionary(rest))
@@ -102,7 +107,8 @@ def run_units(units: Sequence[int], ticket: Ticket, options: Mapping[str, object
         pipeline.run().wait_until_finish()
     except (RuntimeError, ValueError, OSError) as error:  # what runners raise for whatever went wrong in or below them
         raise UnitsFailedError(f"the Beam runner gave up: {str(error).strip().splitlines()[0]}") from error
-    return [Outcome(**row) for row in orjson.loads(ticket.collect())["failed"]]
+    tally = ticket.collect()
+    return [] if tally is None else [Outcome(**row) for row in orjson.loads(tally)["failed"]]
 
 
 def check_options(options: Mapping[str, object]) -> None:

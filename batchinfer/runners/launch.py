@@ -6,6 +6,7 @@ Starts jax and Beam; whoever only plans or verifies does not come here. Knows no
 from __future__ import annotations
 
 import itertools
+import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from batchinfer.engine.counters import EngineCounters
-from batchinfer.errors import InterruptedRun, UnitsFailedError
+from batchinfer.errors import InterruptedRun, StorageError, UnitsFailedError
 from batchinfer.halt import Halt
 from batchinfer.job.spec import JobSpec
 from batchinfer.ledger import Commit, Ledger
@@ -31,10 +32,12 @@ from batchinfer.runners.pool import Outcome, UnitPool, budget_error
 from batchinfer.runners.worker import Ticket, adopt, dismiss, open_work
 from batchinfer.sources.only import Rows
 from batchinfer.tasks import Example
-from batchinfer.unit import Work
+from batchinfer.unit import Work, finished
 
 _PUMP_SECONDS = 0.2
 _FAILURES_SHOWN = 5
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,23 @@ def launch(spec: JobSpec, ledger: Ledger, asked: Launch, halt: Halt) -> RunRepor
     try:
         with _shown(work, asked.quiet):
             failed = run_units(pending, ticket, spec.run.beam_options)
+    except UnitsFailedError:
+        if halt.reason is None:  # else the runner gave up because the run was ending, and that is what to say
+            raise
     finally:
         dismiss(ticket)
         ran = _Ran(reused, work, ready - asked.started, monotonic() - ready)
-        ledger.note_run(run_id, _run_row(spec, asked, ran, halt, failed))
+        _note_run(ledger, run_id, _run_row(spec, asked, ran, halt, failed))
     _raise_if_unfinished(ledger, halt, failed)
     return _finish(spec, ledger, asked, ran)
+
+
+def _note_run(ledger: Ledger, run_id: str, row: Mapping[str, Any]) -> None:
+    """Metrics only: where they cannot be written (a full disk), how the run itself ended is what counts."""
+    try:
+        ledger.note_run(run_id, row)
+    except StorageError as error:
+        log.warning("no metrics of this run were kept: %s", error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +246,7 @@ def _samples(taken: Sequence[Record | Rejection], work: Work) -> list[Sample]:
     prepared = list(zip(records, work.task.prepare(records), strict=True))
     ready = [(record, example) for record, example in prepared if isinstance(example, Example)]
     outputs = work.engine.submit([example for _, example in ready]).result()
-    table, unfinished = work.task.finish([record for record, _ in ready], outputs)
+    table, unfinished = finished(work.task, [record for record, _ in ready], outputs)
     refused = {(r.uri, r.row): r for r in (*taken, *(e for _, e in prepared), *unfinished) if isinstance(r, Rejection)}
     predictions = iter(table.to_pylist())
     return [

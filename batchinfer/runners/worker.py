@@ -10,11 +10,13 @@ import os
 import threading
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from batchinfer.engine.buckets import choose_buckets, device_profile
 from batchinfer.engine.compile import setup_compilation_cache
 from batchinfer.engine.forward import ForwardEngine
 from batchinfer.engine.mesh import make_mesh, replicated
-from batchinfer.errors import ConflictError, Fault, SpecError
+from batchinfer.errors import ConflictError, Fault, NotFoundError, SpecError
 from batchinfer.halt import Halt
 from batchinfer.job.spec import Batching, JobSpec, Model
 from batchinfer.job.spec import Task as TaskSpec
@@ -46,9 +48,13 @@ class Ticket:
     def leave(self, tally: bytes) -> None:
         storage_for(self._tally).write(self._tally, tally)
 
-    def collect(self) -> bytes:
+    def collect(self) -> bytes | None:
+        """None if it could not be left."""
         storage = storage_for(self._tally)
-        tally = storage.read(self._tally)
+        try:
+            tally = storage.read(self._tally)
+        except NotFoundError:
+            return None
         storage.delete(self._tally)
         return tally
 
@@ -100,7 +106,7 @@ def open_work(spec: JobSpec, ledger: Ledger, only: Rows | None, halt: Halt) -> W
     """
     opened = open_engine(spec.model, spec.task, spec.batching, spec.run.compile_cache)
     sink = open_sink(spec.sink)
-    misfits = sink.check(opened.task.schema())
+    misfits = sink.check(pa.schema([*ledger.plan.fields, *opened.task.schema()]))
     if misfits:
         opened.engine.close()
         raise SpecError([Fault("", "sink.format", line) for line in misfits])
@@ -143,7 +149,9 @@ def open_engine(model_spec: Model, task_spec: TaskSpec, batching: Batching, comp
     task = make_task(task_spec, model)
     device = mesh.devices.flat[0]
     profile = device_profile(device.platform, len(os.sched_getaffinity(0)))
-    buckets = choose_buckets(task.max_length or 0, batching.max_tokens, batching.max_rows, batching.buckets, profile)
+    shared = batching.share_rows and task.shares_rows
+    limits = (batching.max_tokens, batching.max_rows, batching.buckets)
+    buckets = choose_buckets(task.max_length or 0, *limits, profile, shared=shared)
     return OpenEngine(
         task,
         ForwardEngine(task.forward, model.params, mesh, buckets, profile),

@@ -17,7 +17,9 @@ _FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}  # A
 def repeated_columns(schema: pa.Schema) -> list[str]:
     """One line for each name that stands in the schema more than once."""
     counts = Counter(schema.names)
-    return [f"column {name}: stands {count} times in the output" for name, count in counts.items() if count > 1]
+    advice = "leave it out of sink.include, or rename it in the input"
+    twice = [(name, count) for name, count in counts.items() if count > 1]
+    return [f"column {name}: stands {count} times in the output; {advice}" for name, count in twice]
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

@@ -122,6 +122,7 @@ class _Parser:
         self._batch: Iterator[bytes | LongLine] = iter(())
         self._begin = self.offset
         self._fault: UnicodeDecodeError | None = None
+        self._over = False
         # The csv module's own limit is of the process, not of a reader; ours is the one that counts, so only raise it.
         csv.field_size_limit(max(csv.field_size_limit(), self._max))
 
@@ -138,7 +139,9 @@ class _Parser:
                 yield error.args[0]
                 reader = self._reader()
                 continue
-            if self._fault is not None:
+            if self._over:  # a record that asks for more lines than there are
+                yield _never_closed(values)
+            elif self._fault is not None:
                 yield _not_utf8(values, self._fault)
             elif values:
                 yield values
@@ -180,6 +183,7 @@ class _Parser:
                 self._fault = error
                 text = line.decode(errors="surrogateescape")
             yield text
+        self._over = True
 
     def _next_line(self) -> bytes | LongLine | None:
         line = next(self._batch, None)
@@ -192,6 +196,12 @@ class _Parser:
 def _unclosed(line: bytes, max_line_bytes: int) -> Unreadable:
     message = f"more than source.max_line_bytes ({max_line_bytes}) in one record; is a quote before this never closed?"
     return Unreadable("line_too_long", message, line.decode(errors="replace"))
+
+
+def _never_closed(values: list[str]) -> Unreadable:
+    message = "a quote in this record is never closed, so it takes in the rest of the file; close it"
+    readable = [value.encode(errors="surrogateescape").decode(errors="replace") for value in values]
+    return Unreadable("unclosed_quote", message, readable)
 
 
 def _not_utf8(values: list[str], fault: UnicodeDecodeError) -> Unreadable:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from batchinfer.errors import StorageError
+from batchinfer.errors import Fault, SpecError
 from batchinfer.storage.base import Entry, Storage
 from batchinfer.storage.local import LocalStorage
 from batchinfer.storage.retry import RetryingStorage
@@ -31,11 +31,11 @@ def wrapped(wrapper: Callable[[Storage], Storage]) -> Iterator[None]:
 
 
 def storage_for(uri: str) -> Storage:
-    """The storage behind a uri. Raises StorageError for a scheme nobody serves."""
+    """The storage behind a uri. Raises SpecError for a scheme nobody serves."""
     match = _SCHEME.match(uri)
     scheme = match.group(1) if match else "file"
     if scheme != "file":
-        raise StorageError(uri, f'scheme "{scheme}" is not served; give a local path or a file:// uri')
+        raise SpecError([Fault(uri, "", f'scheme "{scheme}" is not served; give a local path or a file:// uri')])
     storage = functools.reduce(lambda inner, wrapper: wrapper(inner), _wrappers, LocalStorage())
     return RetryingStorage(storage)
 

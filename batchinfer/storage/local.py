@@ -161,6 +161,8 @@ def _errors(uri: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise NotFoundError(uri, "no such file") from error
+    except NotADirectoryError as error:
+        raise NotFoundError(uri, "part of its path is a file, not a directory") from error
     except PermissionError as error:
         raise StorageError(uri, "permission denied") from error
     except OSError as error:

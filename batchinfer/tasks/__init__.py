@@ -49,6 +49,9 @@ def make_task(spec: TaskSpec, model: LoadedModel) -> Task:
 def _reader(fields: tuple[str, ...], wanted: int | None, truncate: bool, model: LoadedModel) -> TextReader:
     if model.tokenizer is None:
         raise SpecError([Fault("", "model.checkpoint", "this checkpoint has no tokenizer.json, a text task needs one")])
+    if wanted and model.max_length and wanted > model.max_length:
+        most = f"is {wanted}, but the model reads at most {model.max_length} tokens"
+        raise SpecError([Fault("", "task.max_length", most)])
     limit = text_limit(wanted, model.tokenizer, model.max_length)
     least = 1 + model.tokenizer.specials(pair=len(fields) == 2)
     if limit < least:

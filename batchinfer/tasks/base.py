@@ -38,6 +38,11 @@ class Task(Protocol):
         """Longest example; None where all have one shape."""
         ...
 
+    @property
+    def shares_rows(self) -> bool:
+        """Whether `forward` can take several examples in a row (inputs as in engine/windows.py, outputs by slot)."""
+        ...
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         """One result per record, in order. A record that cannot be used becomes a Rejection (stage "prepare")."""
         ...

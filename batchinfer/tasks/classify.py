@@ -33,6 +33,10 @@ class Classify:
     def max_length(self) -> int | None:
         return self.reader.max_length
 
+    @property
+    def shares_rows(self) -> bool:
+        return False
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return self.reader.examples(records)
 
@@ -98,6 +102,10 @@ class ClassifyTokens:
     def max_length(self) -> int | None:
         return self.reader.max_length
 
+    @property
+    def shares_rows(self) -> bool:
+        return False
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return self.reader.examples(records)
 
@@ -141,6 +149,10 @@ class ScorePair:
     @property
     def max_length(self) -> int | None:
         return self.reader.max_length
+
+    @property
+    def shares_rows(self) -> bool:
+        return False
 
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return self.reader.examples(records)

@@ -34,6 +34,10 @@ class Custom:
     def max_length(self) -> int | None:
         return self.user.max_length()
 
+    @property
+    def shares_rows(self) -> bool:
+        return False
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return [self._prepare(record) for record in records]
 

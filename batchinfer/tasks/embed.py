@@ -23,7 +23,7 @@ Array = jax.Array
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """`tokens: int32[B, L]` -> `embedding: float32[B, D]`."""
+    """`tokens: int32[B, L]` -> `embedding: float32[B, D]`, or with several texts in a row `float32[B, S, D]`."""
 
     spec: EmbedTask
     model: LoadedModel
@@ -34,12 +34,25 @@ class Embed:
     def max_length(self) -> int | None:
         return self.reader.max_length
 
+    @property
+    def pooling(self) -> str:
+        return self.spec.pooling or self.model.pooling or "mean"
+
+    @property
+    def shares_rows(self) -> bool:
+        return self.model.shares_rows and self.pooling != "max"
+
     def prepare(self, records: Sequence[Record]) -> list[Example | Rejection]:
         return self.reader.examples(records)
 
     def forward(self, params: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        hidden = self.model.apply(params, inputs)["hidden"]
-        pooled = pool(hidden, inputs["lengths"], self.spec.pooling or self.model.pooling or "mean")
+        if "segments" in inputs:
+            texts = {name: inputs[name] for name in ("tokens", "segments", "positions")}
+            hidden = self.model.apply(params, texts)["hidden"]
+            pooled = pool_slots(hidden, inputs["segments"], inputs["starts"], inputs["lengths"], self.pooling)
+        else:
+            hidden = self.model.apply(params, inputs)["hidden"]
+            pooled = pool(hidden, inputs["lengths"], self.pooling)
         return {"embedding": unit_length(pooled) if self.spec.normalize else pooled}
 
     def finish(self, records: Sequence[Record], outputs: Arrays) -> tuple[pa.Table, list[Rejection]]:
@@ -65,6 +78,19 @@ def pool(hidden_BxLxD: Array, lengths_B: Array, pooling: str) -> Array:
     return total_BxD / jnp.maximum(lengths_B, 1)[:, None].astype(total_BxD.dtype)
 
 
-def unit_length(x_BxD: Array) -> Array:
-    """Scaled to Euclidean length 1; a zero vector stays zero."""
-    return x_BxD / jnp.maximum(jnp.linalg.norm(x_BxD, axis=1, keepdims=True), 1e-12)
+def pool_slots(hidden_BxLxD: Array, segments_BxL: Array, starts_BxS: Array, lengths_BxS: Array, pooling: str) -> Array:
+    """One vector per text of a row: the mean over its tokens ("mean") or its first token ("cls"). [B, S, D]
+
+    The sum is a product with a matrix of zeros and ones: exact, and the device is good at it. Empty slots mean nothing.
+    """
+    if pooling == "cls":
+        return jnp.take_along_axis(hidden_BxLxD, starts_BxS[..., None], axis=1)
+    slots_S = 1 + jnp.arange(starts_BxS.shape[1])
+    belongs_BxSxL = (segments_BxL[:, None, :] == slots_S[:, None]).astype(hidden_BxLxD.dtype)
+    total_BxSxD = jnp.einsum("bsl,bld->bsd", belongs_BxSxL, hidden_BxLxD, precision=jax.lax.Precision.HIGHEST)
+    return total_BxSxD / jnp.maximum(lengths_BxS, 1)[..., None].astype(total_BxSxD.dtype)
+
+
+def unit_length(x: Array) -> Array:
+    """Scaled to Euclidean length 1 along the last axis; a zero vector stays zero."""
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

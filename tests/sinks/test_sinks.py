@@ -211,7 +211,9 @@ def test_dictionary_columns_are_written_as_their_values(sink: spec.Sink) -> None
 def test_check_names_columns_that_stand_twice_and_passes_the_rest(sink: spec.Sink) -> None:
     twice = pa.schema([("id", pa.string()), ("x", pa.int8()), ("id", pa.int64())])
     assert open_sink(sink).check(SCHEMA) == []
-    assert open_sink(sink).check(twice) == ["column id: stands 2 times in the output"]
+    assert open_sink(sink).check(twice) == [
+        "column id: stands 2 times in the output; leave it out of sink.include, or rename it in the input"
+    ]
 
 
 def test_tfrecord_without_its_checksum_package_is_a_fault_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,14 @@ def test_a_quote_that_is_never_closed_does_not_swallow_the_file(job):
     assert len(rows) > 40 and all(isinstance(row, Record) for row in rows[1:])
 
 
+@pytest.mark.parametrize("target_bytes", [1, 1 << 20])
+def test_a_quote_still_open_at_the_end_is_a_rejection_not_a_long_value(job, target_bytes):
+    rows = job(b'a,b\n1,2\n3,"open\nx,y\nz,', format="csv").rows(target_bytes)
+    assert isinstance(rows[0], Record) and len(rows) == 2
+    assert (rows[1].row, rows[1].error, rows[1].record) == (1, "unclosed_quote", ["3", "open\nx,y\nz,"])
+    assert job(b'a,b\n3,"closed\n"', format="csv").records() == [{"a": "3", "b": "closed\n"}]
+
+
 def test_fields_larger_than_the_csv_modules_own_limit_are_read(job):
     big = "x" * 200_000
     assert job(f'a,b\n"{big}",1\n'.encode(), format="csv").records() == [{"a": big, "b": "1"}]
