@@ -147,8 +147,8 @@ def serve(open_side: Callable[[], tuple[Mapping[str, Any], Mapping[str, Callable
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """For child processes: our packages can be imported, nothing is looked for on the network."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    """For child processes: our modules can be imported, nothing is looked for on the network."""
+    paths = [str(ROOT), str(ROOT / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "true"}
     return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(paths), **extra}
 
