@@ -27,7 +27,8 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult
 
 from batchinfer.errors import BatchInferError, Fault, RejectRow, SpecError
 from batchinfer.job import JobSpec, LoadedJob, Override, load_text
-from batchinfer.job.spec import Batching, ClassifyTask, EmbedTask, Model, Section, Task
+from batchinfer.job.section import Section
+from batchinfer.job.spec import Batching, ClassifyTask, EmbedTask, Model, Task
 from batchinfer.record import Record, Rejection
 
 if TYPE_CHECKING:

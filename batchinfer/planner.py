@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from batchinfer.errors import Fault, SourceError, SpecError, StorageError, TransientStorageError
 from batchinfer.job import LoadedJob, describe
-from batchinfer.job.spec import ArrowSource, CsvSource, CustomTask, JobSpec, ParquetSource
+from batchinfer.job.source_spec import ArrowSource, CsvSource, ParquetSource
+from batchinfer.job.spec import CustomTask, JobSpec
 from batchinfer.job.suggest import did_you_mean
 from batchinfer.models.checkpoints import locate
 from batchinfer.sources import Slice, Source, cut_inputs, find_inputs, limit_slices, open_source

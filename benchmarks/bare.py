@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from common import JOB
 
 import batchinfer
 from batchinfer.engine.forward import ForwardEngine
@@ -18,7 +19,6 @@ from batchinfer.record import Record
 from batchinfer.runners.worker import open_work
 from batchinfer.storage import storage_for
 from batchinfer.tasks import Example
-from common import JOB
 
 
 class Bare:

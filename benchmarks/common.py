@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB = ROOT / "jobs" / "embed.yaml"
@@ -276,11 +277,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def wanted(what: str, measured: float, *, least: float | None = None, most: float | None = None) -> str:
-    """One line: what was wanted, what was measured, and whether that is enough."""
-    if least is not None:
-        return f"- {what}: {measured:.6g}, wanted >= {least:g}: {'yes' if measured >= least else 'NO'}"
-    assert most is not None
-    return f"- {what}: {measured:.6g}, wanted <= {most:g}: {'yes' if measured <= most else 'NO'}"
+    """One line: what was wanted, what was measured, and whether that is enough. NaN: a side was skipped."""
+    assert (least is None) != (most is None)
+    limit = f">= {least:g}" if least is not None else f"<= {most:g}"
+    if isnan(measured):
+        return f"- {what}: not measured, wanted {limit}"
+    enough = measured >= least if least is not None else measured <= cast(float, most)
+    return f"- {what}: {measured:.6g}, wanted {limit}: {'yes' if enough else 'NO'}"
 
 
 def say(line: str) -> None:

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
 from common import (
-    Spread,
     SideError,
+    Spread,
     Worker,
     arguments,
     environment,
@@ -69,7 +68,7 @@ def main() -> int:
     pin(options.cores)
     with tempfile.TemporaryDirectory() as work:
         results, skipped = measure(options, Path(work))
-    print(f"{above}\n- {options.rows:,} sentences, {options.repeats} rounds\n")
+    print(f"{above}\n- {options.rows:,} sentences, rounds: {options.repeats}\n")
     print(rendered(results, skipped))
     print("\n" + "\n".join(verdicts(results)))
     return 0

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from common import MAX_LENGTH, read_texts, serve
 
 SWEEP_ROWS = (32, 64, 128)

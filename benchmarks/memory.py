@@ -27,7 +27,7 @@ def main() -> int:
     above = header()
     pin(options.cores)
     with tempfile.TemporaryDirectory() as work:
-        print(f"{above}\n- {options.repeats} rounds\n\n{measured(options, Path(work))}")
+        print(f"{above}\n- rounds: {options.repeats}\n\n{measured(options, Path(work))}")
     return 0
 
 

@@ -47,7 +47,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work:
         write_texts(texts_in(Path(work)), options.rows)
         measured = measure(work, options.repeats)
-    print(f"{above}\n- {options.rows:,} sentences, {options.repeats} rounds\n")
+    print(f"{above}\n- {options.rows:,} sentences, rounds: {options.repeats}\n")
     print(rendered(options.rows, measured))
     return 0
 

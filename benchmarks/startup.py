@@ -40,7 +40,7 @@ def main() -> int:
     pin(options.cores)
     with tempfile.TemporaryDirectory() as work:
         spreads = measure(Path(work), options.rows, options.repeats)
-    print(f"{above}\n- {options.rows:,} sentences, {options.repeats} rounds\n")
+    print(f"{above}\n- {options.rows:,} sentences, rounds: {options.repeats}\n")
     print(table(COLUMNS, [(name, *spread.cells(2)) for name, spread in spreads.items()]), end="\n\n")
     print("\n".join(wanted(name, spreads[name].median, most=most) for name, most in SECONDS_MAX.items()))
     return 0

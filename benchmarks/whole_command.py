@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow.dataset as ds
-
 from common import (
     JOB,
     MAX_LENGTH,
@@ -90,7 +89,7 @@ def main() -> int:
     pin(options.cores)
     with tempfile.TemporaryDirectory() as work:
         seconds, skipped = measure(options, Path(work))
-    print(f"{above}\n- {options.rows:,} sentences, {options.repeats} rounds\n")
+    print(f"{above}\n- {options.rows:,} sentences, rounds: {options.repeats}\n")
     print(rendered(seconds, skipped))
     print("\n" + "\n".join(verdicts(seconds)))
     return 0

@@ -318,11 +318,11 @@ def test_bad_rows_beyond_the_budget_are_exit_3(job: Job) -> None:
 
 
 def test_a_nul_is_read_as_the_models_own_tokenizer_reads_it(job: Job) -> None:
-    job.write("jsonl", lines({"id": 1, "text": "a\0b"}, {"id": 2, "text": "ab"}, {"id": "\0", "text": ""}))
+    job.write("jsonl", lines({"id": "a", "text": "a\0b"}, {"id": "b", "text": "ab"}, {"id": "\0", "text": ""}))
     assert job.run() == (0, "")
     with_nul, without, _ = predictions(job.output)
     assert with_nul["embedding"] == without["embedding"]
-    assert job.keys() == [1, 2, "\0"]
+    assert job.keys() == ["a", "b", "\0"]
 
 
 def test_bad_rows_of_csv(job: Job) -> None:
@@ -563,7 +563,8 @@ def test_an_output_nobody_may_write_to_is_known_before_work(before_work: Job) ->
     with wrapped(ReadOnly):
         assert before_work.run() == (
             2,
-            f"sink.path: {before_work.output}: cannot be written to (permission denied); give a directory that can be\n",
+            f"sink.path: {before_work.output}: cannot be written to (permission denied); "
+            "give a directory that can be\n",
         )
 
 
@@ -707,9 +708,9 @@ def test_faults_of_the_job_file_name_line_and_column(before_work: Job) -> None:
     job_file.write_text(text.replace("retries: 0", "retries: -1"))
     assert main([str(job_file)]) == 2
     assert before_work.capsys.readouterr().err.splitlines() == [
-        f'{job_file}:5:39: batching.max_rows: should be a positive whole number or null, got "many"',
-        f"{job_file}:5:60: batching.window_rows: should be a positive whole number, got -8",
-        f"{job_file}:5:64: batching.rows: unknown key (did you mean max_rows?)",
+        f'{job_file}:5:40: batching.max_rows: should be a positive whole number or null, got "many"',
+        f"{job_file}:5:61: batching.window_rows: should be a positive whole number, got -8",
+        f"{job_file}:5:65: batching.rows: unknown key (did you mean max_rows?)",
         f"{job_file}:7:34: errors.retries: should be a whole number, at least 0 and at most 100, got -1",
     ]
 

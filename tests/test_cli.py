@@ -152,7 +152,7 @@ def test_error_budget_is_exit_3(job_file, capsys):
 
 
 def test_every_fault_of_a_job_file_at_once(job_file, capsys):
-    job = job_file(3, 'batching2: {}\n')
+    job = job_file(3, "batching2: {}\n")
     with open(job) as stream:
         text = stream.read()
     with open(job, "w") as stream:

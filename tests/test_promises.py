@@ -134,7 +134,9 @@ def test_p4_the_failed_unit_alone_is_done_by_the_next_run(letters_job, tmp_path,
 
 def test_p5_no_mixing_names_what_changed(letters_job):
     batchinfer.run(letters_job(50))
-    with pytest.raises(ConflictError, match=r"holds the output of another plan; changed: batching.max_tokens: 256 -> 128"):
+    with pytest.raises(
+        ConflictError, match=r"holds the output of another plan; changed: batching.max_tokens: 256 -> 128"
+    ):
         batchinfer.run(letters_job(50, **{"batching.max_tokens": 128}))
     with pytest.raises(ConflictError, match=r"model.kwargs.weight: none -> 3.0"):
         batchinfer.run(letters_job(50, **{"model.kwargs.weight": 3.0}))
@@ -204,7 +206,9 @@ def test_p8_one_bad_row_is_one_rejection(letters_job, tmp_path):
 
 def test_p8_the_error_budget_ends_the_job(letters_job, tmp_path):
     rows = [{"id": i, "text": "" if i % 2 else "abc"} for i in range(100)]
-    with pytest.raises(ErrorBudgetError, match=r"50 of 100 records rejected \(50.0%: empty 50\); .* allows 10.0%") as info:
+    with pytest.raises(
+        ErrorBudgetError, match=r"50 of 100 records rejected \(50.0%: empty 50\); .* allows 10.0%"
+    ) as info:
         batchinfer.run(letters_job(rows, **{"errors.max_rate": 0.1}))
     assert info.value.exit_code == 3
     assert not (tmp_path / "out/_SUCCESS").exists()

@@ -158,7 +158,8 @@ class ForwardEngine:
         with self._changed:
             self._check_open()
             if self._programs is None:
-                self._programs = Programs(self._forward, self._params, self._mesh, Signature.of(example, self._buckets.shared))
+                signature = Signature.of(example, self._buckets.shared)
+                self._programs = Programs(self._forward, self._params, self._mesh, signature)
             return self._programs
 
     def _check_open(self) -> None:

@@ -187,7 +187,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What axis 1 of a program's outputs is: `by_length` names those where it is the token; `by_slot`: of all, the slot."""
+    """What axis 1 of outputs is: `by_length` names those where it is the token; `by_slot`: it is the slot in all."""
 
     by_length: frozenset[str] = frozenset()
     by_slot: bool = False

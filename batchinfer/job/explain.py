@@ -1,4 +1,4 @@
-"""Turns what the typed model finds wrong into faults people can act on: where it was written, what is due, what is there.
+"""Turns what the typed model finds wrong into faults people can act on: where it is, what is due, what is there.
 
 The only module that knows the validation library's error names.
 """
@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from batchinfer.errors import Fault
 from batchinfer.job.fields import Kind, is_section, keys_everywhere, kinds, of_field, tags, words
-from batchinfer.job.spec import JobSpec, Section
+from batchinfer.job.section import Section
+from batchinfer.job.spec import JobSpec
 from batchinfer.job.suggest import did_you_mean
 from batchinfer.job.tree import Node, Path, fault, find, plain
 
@@ -32,7 +33,7 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """Where in the job an error is. `due` is empty for an unknown key; `tag_key` is set for a section of several kinds."""
+    """Where in the job an error is. `due`: empty for an unknown key; `tag_key`: set for a section of several kinds."""
 
     path: Path
     due: list[Kind]

@@ -14,7 +14,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import StringConstraints
 from pydantic.fields import FieldInfo
 
-from batchinfer.job.spec import JobSpec, Section, Words
+from batchinfer.job.section import Section, Words
+from batchinfer.job.spec import JobSpec
 from batchinfer.job.tree import Path
 
 

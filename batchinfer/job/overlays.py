@@ -1,6 +1,7 @@
 """Python overlays: `configs/cpu.py[:argument]`, a file whose `get_config()` returns part of a job.
 
-It returns an ml_collections ConfigDict (or a dict). A key `base` lists overlays, relative to the file, that come before it.
+It returns an ml_collections ConfigDict (or a dict). A key `base` lists overlays, relative to the file, that come
+before it.
 The file runs by path, outside of the import system: nothing is put on sys.path or in sys.modules.
 """
 
@@ -64,7 +65,7 @@ def _call(path: FilePath, argument: str | None) -> Any:
         raise SpecError([Fault(str(path), "", f"cannot be read: {error.strerror}")]) from None
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
-        exec(compile(source, str(path), "exec", dont_inherit=True), namespace)  # noqa: S102 - an overlay is code by design
+        exec(compile(source, str(path), "exec", dont_inherit=True), namespace)  # an overlay is code by design
         get_config = _get_config(path, namespace)
         arguments = _arguments(path, get_config, argument)
         return get_config(*arguments)

@@ -1,6 +1,7 @@
 """Fields set on the command line: `--config.a.b=value`, and the same from Python.
 
-The text of a value means what the field's type says: `--config.task.text=1` is text, `--config.source.limit=1` a number.
+The text of a value means what the field's type says: `--config.task.text=1` is text, `--config.source.limit=1` a
+number.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _open(schema: dict[str, Any], fixed: set[str]) -> dict[str, Any]:
-    """`schema` with a reference allowed wherever a value is narrower than text; the keys in `fixed` stay as they are."""
+    """`schema` with references allowed wherever a value is narrower than text; keys in `fixed` stay as they are."""
     opened = dict(schema)
     if "properties" in schema:
         properties = schema["properties"].items()

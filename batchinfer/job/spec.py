@@ -7,14 +7,11 @@ the JSON Schema. Knows nothing of YAML, files or flags (see load.py), and nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -24,19 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What a value with a constraint that only machines read is called in messages ("should be <text>")."""
-
-    text: str
-
-
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise ValueError(f'names "{name}" twice')
-    return names
+from batchinfer.job.section import ImportPath, Names, Scalar, Section, Share, Text, Words
+from batchinfer.job.source_spec import Source
 
 
 def _not_zero(count: int) -> int:
@@ -44,104 +30,6 @@ def _not_zero(count: int) -> int:
         raise ValueError("should be -1 or a positive whole number, got 0")
     return count
 
-
-Scalar = str | int | float | bool | None
-Text = Annotated[str, StringConstraints(min_length=1)]
-ImportPath = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"), Words('written "package.module:name"')
-]
-Names = Annotated[tuple[Text, ...], AfterValidator(_distinct)]
-Paths = Annotated[tuple[Text, ...], Field(min_length=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Compression = Literal["auto", "none", "gzip", "bzip2", "zstd"]
-
-
-class Section(BaseModel):
-    """Frozen, closed, strict: `rows: "many"` and unknown keys are faults, never guesses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-# --- source ---------------------------------------------------------------------------------------------------------
-
-
-class SourceBase(Section):
-    path: Text | Paths = Field(description="A file, a directory, a glob (`**` allowed), or a list of them.")
-    key: Text | None = Field(default=None, description="Field that names a record; default: its file and row index.")
-    columns: Names | None = Field(default=None, description="Fields to read; default: all that the job needs.")
-    make: Text | None = Field(
-        default=None,
-        description="Python script, run once with `path` as its argument when nothing is found under `path`.",
-    )
-    limit: PositiveInt | None = Field(default=None, description="Take only the first N records of the plan.")
-    sample: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Take about this share of the records, chosen by a hash of the key and the seed.",
-    )
-    unit_bytes: PositiveInt | None = Field(
-        default=None,
-        description="Size of a unit in input bytes; default: 1/16 of the input, at least 256 KiB, at most 32 MiB.",
-    )
-
-
-class JsonlSource(SourceBase):
-    format: Literal["jsonl"]
-    compression: Compression = Field(default="auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
-    max_line_bytes: PositiveInt = Field(default=64 << 20, description="A longer line is a rejection.")
-
-
-class TextSource(SourceBase):
-    format: Literal["text"]
-    field: Text = Field(default="text", description="Name given to the line's text.")
-    compression: Compression = Field(default="auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
-    max_line_bytes: PositiveInt = Field(default=64 << 20, description="A longer line is a rejection.")
-
-
-class CsvSource(SourceBase):
-    format: Literal["csv", "tsv"]
-    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
-        default=None, description='Default: "," for csv, a tab for tsv.'
-    )
-    quote: Annotated[str, StringConstraints(min_length=1, max_length=1)] = Field(
-        default='"', description="Character around a value that holds delimiters or newlines."
-    )
-    header: Names | None = Field(default=None, description="Column names of files without a header line.")
-    compression: Compression = Field(default="auto", description="`auto` goes by the file name (.gz, .bz2, .zst).")
-    max_line_bytes: PositiveInt = Field(default=64 << 20, description="A longer line is a rejection.")
-
-    @field_validator("quote")
-    @classmethod
-    def _quote_is_not_delimiter(cls, quote: str, info: ValidationInfo) -> str:
-        if quote == info.data.get("delimiter"):
-            raise ValueError("should differ from delimiter")
-        return quote
-
-
-class ParquetSource(SourceBase):
-    format: Literal["parquet"]
-
-
-class ArrowSource(SourceBase):
-    format: Literal["arrow", "feather"]
-
-
-class AvroSource(SourceBase):
-    format: Literal["avro"]
-
-
-class TFRecordSource(SourceBase):
-    format: Literal["tfrecord"]
-    compression: Literal["auto", "none", "gzip"] = Field(
-        default="auto", description="`auto` goes by the file name (.gz)."
-    )
-
-
-Source = Annotated[
-    JsonlSource | TextSource | CsvSource | ParquetSource | ArrowSource | AvroSource | TFRecordSource,
-    Field(discriminator="format"),
-]
 
 # --- task -----------------------------------------------------------------------------------------------------------
 
@@ -251,7 +139,7 @@ class Mesh(Section):
 class Model(Section):
     checkpoint: Text | None = Field(
         default=None,
-        description="An Orbax directory, a Hugging Face directory, or package://module/path inside an installed package.",
+        description="An Orbax or Hugging Face directory, or package://module/path inside an installed package.",
     )
     module: ImportPath | None = Field(
         default=None, description='Your own model: "package.module:factory" returning a Flax NNX or Linen module.'

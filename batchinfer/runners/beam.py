@@ -91,7 +91,8 @@ class Leave(beam.DoFn):
 def run_units(units: Sequence[int], ticket: Ticket, options: Mapping[str, object]) -> list[Outcome]:
     """Runs units on the runner that the options name (default: FnApiRunner, in this process).
 
-    Returns those that failed for good (at most 100; none if the disk was too full to say). Raises SpecError for options that Beam does not know.
+    Returns those that failed for good (at most 100; none if the disk was too full to say which).
+    Raises SpecError for options that Beam does not know.
     """
     runner, rest = _split_runner(options)
     pipeline = beam.Pipeline(runner=runner, options=PipelineOptions.from_dictionary(rest))

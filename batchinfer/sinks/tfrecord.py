@@ -102,7 +102,7 @@ def _tag(kind: pa.DataType) -> bytes | None:
     """The Feature field for scalars of this type, None if there is none that holds them exactly."""
     if types.is_float16(kind) or types.is_float32(kind):
         return _FLOAT_LIST
-    if types.is_boolean(kind) or types.is_integer(kind) and not types.is_uint64(kind):
+    if types.is_boolean(kind) or (types.is_integer(kind) and not types.is_uint64(kind)):
         return _INT64_LIST
     if types.is_string(kind) or types.is_large_string(kind) or is_text_like(kind):
         return _BYTES_LIST

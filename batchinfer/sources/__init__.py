@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchinfer.errors import SourceError
-from batchinfer.job import spec as job
+from batchinfer.job import source_spec as job
 from batchinfer.sources.base import Partitions, Slice, Source
 from batchinfer.sources.columns import ArrowSource, ParquetSource
 from batchinfer.sources.csv_lines import CsvSource

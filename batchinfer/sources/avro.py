@@ -18,7 +18,7 @@ import pyarrow as pa
 from fastavro.schema import SchemaParseException, UnknownType
 
 from batchinfer.errors import SourceError
-from batchinfer.job.spec import AvroSource as AvroSpec
+from batchinfer.job.source_spec import AvroSource as AvroSpec
 from batchinfer.record import Record, Rejection
 from batchinfer.sources.base import Partitions, Slice
 from batchinfer.sources.records import (

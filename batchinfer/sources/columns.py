@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer.errors import SourceError
-from batchinfer.job.spec import ArrowSource as ArrowSpec
-from batchinfer.job.spec import ParquetSource as ParquetSpec
+from batchinfer.job.source_spec import ArrowSource as ArrowSpec
+from batchinfer.job.source_spec import ParquetSource as ParquetSpec
 from batchinfer.record import Record, Rejection
 from batchinfer.sources.base import Partitions, Slice
 from batchinfer.sources.records import (

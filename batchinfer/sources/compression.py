@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 import pyarrow as pa
 
 from batchinfer.errors import SourceError
-from batchinfer.job.spec import Compression
+from batchinfer.job.section import Compression
 
 Codec = Literal["gzip", "bzip2", "zstd"]
 

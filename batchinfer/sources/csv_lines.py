@@ -17,7 +17,7 @@ from operator import length_hint
 import pyarrow as pa
 
 from batchinfer.errors import SourceError
-from batchinfer.job.spec import CsvSource as CsvSpec
+from batchinfer.job.source_spec import CsvSource as CsvSpec
 from batchinfer.record import Record, Rejection
 from batchinfer.sources.base import Partitions, Slice
 from batchinfer.sources.compression import codec_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from batchinfer.errors import NotFoundError, SourceError
-from batchinfer.job.spec import SourceBase
+from batchinfer.job.source_spec import SourceBase
 from batchinfer.sources.base import Partitions, Slice, Source
 from batchinfer.sources.records import did_you_mean
 from batchinfer.storage import escape, join

@@ -17,7 +17,8 @@ import orjson
 import pyarrow as pa
 
 from batchinfer.errors import SourceError
-from batchinfer.job.spec import Compression, JsonlSource, TextSource
+from batchinfer.job.section import Compression
+from batchinfer.job.source_spec import JsonlSource, TextSource
 from batchinfer.record import Record, Rejection
 from batchinfer.sources.base import Partitions, Slice
 from batchinfer.sources.compression import codec_of, decompressed

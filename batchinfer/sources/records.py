@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from batchinfer.errors import SourceError
-from batchinfer.job.spec import SourceBase
+from batchinfer.job.source_spec import SourceBase
 from batchinfer.record import Record, Rejection
 from batchinfer.sources.base import Partitions, Slice
 from batchinfer.storage.base import Entry

@@ -20,7 +20,7 @@ import google_crc32c
 import pyarrow as pa
 
 from batchinfer.errors import SourceError
-from batchinfer.job.spec import TFRecordSource as TFRecordSpec
+from batchinfer.job.source_spec import TFRecordSource as TFRecordSpec
 from batchinfer.record import Record, Rejection
 from batchinfer.sources.base import Partitions, Slice
 from batchinfer.sources.compression import codec_of, decompressed

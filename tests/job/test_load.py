@@ -14,7 +14,8 @@ import batchinfer
 from batchinfer.errors import SpecError
 from batchinfer.job import Override, load, load_job
 from batchinfer.job.document import dump
-from batchinfer.job.spec import DirectRun, JsonlSource, ParquetSink, ParquetSource
+from batchinfer.job.source_spec import JsonlSource, ParquetSource
+from batchinfer.job.spec import DirectRun, ParquetSink
 
 
 def flags(*arguments: str) -> list[Override]:

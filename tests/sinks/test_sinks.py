@@ -409,9 +409,9 @@ def test_packed_bytes_do_not_depend_on_the_writes_across_blocks(compression: Any
 
 
 def as_features(row: dict[str, Any]) -> dict[str, tuple[str, list[Any]]]:
-    kinds = {"vector": "float_list", "half": "float_list", "score": "float_list"} | {
-        name: "int64_list" for name in ("count", "small", "flag", "ids")
-    }
+    kinds = {"vector": "float_list", "half": "float_list", "score": "float_list"} | dict.fromkeys(
+        ("count", "small", "flag", "ids"), "int64_list"
+    )
     features = {}
     for name, value in row.items():
         if value is not None:

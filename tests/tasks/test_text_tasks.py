@@ -89,7 +89,9 @@ def test_multi_label_gives_every_label_above_its_threshold():
     table, _ = predict(everything, "bert-sequence", records(TEXTS[:2]))
     labels = table["labels"].to_pylist()[0]
     assert len(labels) == len(table["probabilities"].to_pylist()[0])
-    one_out = spec.ClassifyTask(kind="classify", multi_label=True, threshold={label: 0.0 for label in labels[:-1]} | {labels[-1]: 1.0})
+    one_out = spec.ClassifyTask(
+        kind="classify", multi_label=True, threshold=dict.fromkeys(labels[:-1], 0.0) | {labels[-1]: 1.0}
+    )
     fewer, _ = predict(one_out, "bert-sequence", records(TEXTS[:2]))
     assert fewer["labels"].to_pylist()[0] == labels[:-1]
 
