@@ -95,14 +95,14 @@ class Plan:
     def to_json(self) -> bytes:
         """One line a unit, so that a plan of 100,000 units can still be read and compared."""
         head = {
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.fingerprint,  # first: the ledger looks for it in the first bytes
             "name": self.name,
-            "identity": self.identity,
+            "identity": dict(sorted(self.identity.items())),
             "job": self.job,
             "fields": {field.name: str(field.type) for field in self.fields},
             "fields_ipc": base64.b64encode(self.fields.serialize().to_pybytes()).decode(),
         }
-        text = orjson.dumps(head, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).removesuffix(b"\n}")
+        text = orjson.dumps(head, option=orjson.OPT_INDENT_2).removesuffix(b"\n}")
         units = b",\n".join(b"    " + orjson.dumps(_unit_row(unit)) for unit in self.units)
         return text + b',\n  "units": [\n' + units + b"\n  ]\n}\n"
 

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from batchinfer.ahead import ahead
+from batchinfer.commit import Commit, FileRecord, StagedFile
 from batchinfer.engine.forward import ForwardEngine
 from batchinfer.errors import InterruptedRun, StorageError
 from batchinfer.halt import Halt
 from batchinfer.job.spec import JobSpec
-from batchinfer.ledger import Attempt, Commit, FileRecord, Ledger, StagedFile
+from batchinfer.ledger import Attempt, Ledger
 from batchinfer.planner import Plan, Unit
 from batchinfer.record import Record, Rejection, reject
 from batchinfer.report.meter import Meter

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from batchinfer.commit import Commit, FileRecord
 from batchinfer.errors import NotFoundError
-from batchinfer.ledger import MANIFEST, Commit, FileRecord, Ledger, manifest_of, read_plan, sha256_of
+from batchinfer.ledger import MANIFEST, Ledger, manifest_of, read_plan, sha256_of
 from batchinfer.planner import Plan
 from batchinfer.sinks.count import count_rows
 from batchinfer.storage import Storage, join

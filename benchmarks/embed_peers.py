@@ -87,7 +87,8 @@ def measure(options: argparse.Namespace, work: Path) -> tuple[dict[str, Result],
             except SideError as error:
                 skipped[name] = str(error)
                 say(f"{name}: skipped: {error}")
-        seconds = interleaved({name: lambda w=w: w.ask("go")["seconds"] for name, w in workers.items()}, options.repeats)
+        rounds = {name: lambda w=w: w.ask("go")["seconds"] for name, w in workers.items()}
+        seconds = interleaved(rounds, options.repeats)
         vectors = {name: saved(worker, work / f"{name}.npy") for name, worker in workers.items()}
     results = {
         name: Result(

@@ -19,7 +19,7 @@ FUNCTION_LINES_MAX = 60
 LAYERS = (
     ("errors", "record", "user", "halt", "ahead"),
     ("storage", "job"),
-    ("sources", "sinks", "models.checkpoints.locate", "planner", "ledger"),
+    ("sources", "sinks", "models.checkpoints.locate", "planner", "commit", "ledger", "verify"),
     ("models",),
     ("engine",),
     ("tasks",),

@@ -10,8 +10,9 @@ import pytest
 from conftest import letters, predictions, tree, write_jsonl
 
 import batchinfer
+from batchinfer.commit import Commit
 from batchinfer.errors import ConflictError, ErrorBudgetError, UnitsFailedError, VerifyError
-from batchinfer.ledger import Commit, Ledger
+from batchinfer.ledger import Ledger
 from batchinfer.storage import storage_for
 
 ROWS = [

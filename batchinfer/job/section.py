@@ -1,4 +1,4 @@
-"""What every section of a job is made of: a frozen, closed model, and the kinds of values that several sections share."""
+"""What every section of a job is made of: a frozen, closed model, and kinds of values that several sections share."""
 
 from __future__ import annotations
 

@@ -40,12 +40,12 @@ def size(size_bytes: float) -> str:
     """512 B, 1.5 KiB, 512 MiB, 2.0 GiB."""
     if size_bytes < 1024:
         return f"{size_bytes:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
+    units = iter(("KiB", "MiB", "GiB", "TiB"))
+    unit = next(units)
+    size_bytes /= 1024
+    while size_bytes >= 1023.5 and unit != "TiB":
+        unit = next(units)
         size_bytes /= 1024
-        if size_bytes < 1023.5:
-            break
-    else:
-        size_bytes, unit = size_bytes / 1024, "TiB"
     return f"{size_bytes:.1f} {unit}" if size_bytes < 9.95 else f"{size_bytes:,.0f} {unit}"
 
 

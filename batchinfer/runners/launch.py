@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
+from batchinfer.commit import Commit
 from batchinfer.engine.counters import EngineCounters
 from batchinfer.errors import InterruptedRun, StorageError, UnitsFailedError
 from batchinfer.halt import Halt
 from batchinfer.job.spec import JobSpec
-from batchinfer.ledger import Commit, Ledger
+from batchinfer.ledger import Ledger
 from batchinfer.record import Record, Rejection
 from batchinfer.report.manifest import report_of
 from batchinfer.report.metrics import RunCounters, host_facts, peak_memory_bytes

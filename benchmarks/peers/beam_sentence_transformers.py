@@ -1,6 +1,8 @@
 """What one would write with Apache Beam: JSON lines -> RunInference(sentence-transformers) -> one Parquet file.
 
     python beam_sentence_transformers.py IN.jsonl OUT --model DIRECTORY --dtype bfloat16
+
+OUT is a directory that exists.
 """
 
 # Its libraries are in another environment.
@@ -17,6 +19,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import torch
+from apache_beam.io import ReadFromText, WriteToParquet
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from sentence_transformers import SentenceTransformer
@@ -64,11 +67,11 @@ def main() -> None:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         (
             pipeline
-            | beam.io.ReadFromText(options.source)
+            | ReadFromText(options.source)
             | beam.Map(keyed)
             | RunInference(KeyedModelHandler(handler))
             | beam.Map(lambda row: {"id": row[0], "embedding": row[1]})
-            | beam.io.WriteToParquet(os.path.join(options.output, "part"), schema, file_name_suffix=".parquet")
+            | WriteToParquet(os.path.join(options.output, "part"), schema, file_name_suffix=".parquet")
         )
 
 

@@ -1,6 +1,8 @@
 """What one would write with Ray Data: JSON lines -> map_batches(sentence-transformers), one actor -> Parquet.
 
     python ray_sentence_transformers.py IN.jsonl OUT --model DIRECTORY --dtype bfloat16
+
+OUT is a directory that exists.
 """
 
 # Its libraries are in another environment.

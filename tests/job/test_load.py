@@ -44,7 +44,8 @@ def test_precedence_is_defaults_file_overlays_in_order_flags(job, write):
         flags("--config.batching.window_rows=4"),
         overlays=["a.py", "b.py"],
     )
-    assert loaded.spec.batching.model_dump() == {"max_tokens": 2, "max_rows": 3, "window_rows": 4, "buckets": None}
+    batching = loaded.spec.batching
+    assert (batching.max_tokens, batching.max_rows, batching.window_rows, batching.buckets) == (2, 3, 4, None)
     assert (loaded.spec.errors.retries, loaded.spec.errors.min_rows) == (1, 1000)
     assert {field: where for field, where in loaded.origins.items() if field.startswith(("batching", "errors"))} == {
         "batching.max_tokens": "a.py",
