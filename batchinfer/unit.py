@@ -25,11 +25,12 @@ from batchinfer.halt import Halt
 from batchinfer.job.spec import JobSpec
 from batchinfer.ledger import Attempt, Ledger
 from batchinfer.planner import Plan, Unit
-from batchinfer.record import Record, Rejection, reject
+from batchinfer.record import Record, Rejection
 from batchinfer.report.meter import Meter
 from batchinfer.report.metrics import RunCounters
 from batchinfer.sinks import rejected_line
 from batchinfer.sinks.base import PartWriter, Sink
+from batchinfer.sinks.fields import with_fields
 from batchinfer.sources.base import Source
 from batchinfer.tasks import Task
 from batchinfer.tasks.base import Arrays, Example
@@ -235,38 +236,3 @@ def _without(records: list[Record], rejections: Sequence[Rejection]) -> list[Rec
         return records
     gone = {(rejection.uri, rejection.row) for rejection in rejections}
     return [record for record in records if (record.uri, record.row) not in gone]
-
-
-def with_fields(table: pa.Table, records: list[Record], fields: pa.Schema) -> tuple[pa.Table, list[Rejection]]:
-    """`table` with the key and passed-through columns in front; a record whose value does not fit its column's type
-    (found at planning) is left out and rejected."""
-    columns: list[pa.Array] = []
-    misfits: dict[int, Rejection] = {}
-    for i, column in enumerate(fields):
-        values = [record.fields.get(column.name) for record in records] if i else _keys(records, column.type)
-        columns.append(_column(values, column, records, misfits))
-    table = pa.Table.from_arrays([*columns, *table.columns], schema=pa.schema([*fields, *table.schema]))
-    if misfits:
-        table = table.take(np.array([i for i in range(len(records)) if i not in misfits], np.int64))
-    return table, list(misfits.values())
-
-
-def _keys(records: list[Record], kind: pa.DataType) -> list[str | int]:
-    """Where some keys are numbers and some are text, all are written as text."""
-    keys = [record.key for record in records]
-    return [str(key) for key in keys] if pa.types.is_string(kind) else keys
-
-
-def _column(values: list, column: pa.Field, records: list[Record], misfits: dict[int, Rejection]) -> pa.Array:
-    try:
-        return pa.array(values, column.type)
-    except (pa.ArrowException, TypeError, OverflowError, ValueError):
-        kept = []
-        for i, value in enumerate(values):
-            try:
-                kept.append(pa.scalar(value, column.type).as_py())
-            except (pa.ArrowException, TypeError, OverflowError, ValueError) as error:
-                message = f'field "{column.name}" does not fit its output type {column.type}: {error}'
-                misfits[i] = reject(records[i], "finish", "wrong_type", message)
-                kept.append(None)
-        return pa.array(kept, column.type)

@@ -175,7 +175,7 @@ class Batching(Section):
         default=True, description="Let several short texts share one row, where task and model can; less padding."
     )
     window_rows: PositiveInt = Field(
-        default=8192, description="Rows sorted by length together; bounds memory. Output order is the input's."
+        default=2048, description="Rows sorted by length together; bounds memory. Output order is the input's."
     )
 
     @field_validator("buckets")
