@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -154,15 +155,13 @@ def test_p5_overwrite_is_explicit_and_leaves_nothing_old(letters_job, tmp_path):
 
 def test_p5_two_runs_of_one_job_at_once_do_no_harm(letters_job, tmp_path):
     golden = tree(batchinfer.run(letters_job(800, **{"source.unit_bytes": 4096})).output)
-    job = letters_job(tmp_path / "in.jsonl", **{"source.unit_bytes": 4096, "sink.path": str(tmp_path / "twice")})
-    reports = []
-    threads = [threading.Thread(target=lambda: reports.append(batchinfer.run(job, quiet=True))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert len(reports) == 2
-    assert without_plan(tree(tmp_path / "twice")) == without_plan(golden)
+    for turn in range(3):
+        output = tmp_path / f"twice{turn}"
+        job = letters_job(tmp_path / "in.jsonl", **{"source.unit_bytes": 4096, "sink.path": str(output)})
+        with ThreadPoolExecutor(2) as threads:
+            reports = [threads.submit(batchinfer.run, job, quiet=True) for _ in range(2)]
+        assert [report.result().rows_in for report in reports] == [800, 800]
+        assert without_plan(tree(output)) == without_plan(golden)
 
 
 def test_p6_queues_are_bounded(letters_job):

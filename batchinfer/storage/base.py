@@ -75,5 +75,5 @@ class Storage(Protocol):
         ...
 
     def sweep(self, uri: str) -> None:
-        """Removes hidden temporaries that a killed writer left directly in this directory."""
+        """Removes hidden temporaries that a killed writer left directly in this directory; those of others stay."""
         ...

@@ -11,16 +11,25 @@ import fnmatch
 import io
 import os
 import shutil
+import socket
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from batchinfer.errors import NotFoundError, OutOfSpaceError, SourceError, StorageError, TransientStorageError
 from batchinfer.storage.base import Entry
 
 TEMPORARY = ".tmp-"
+TURNS = 4
+"""How often a change is tried that another run may have got in the way of."""
+
+FOREIGN_SECONDS = 3600
+"""A temporary of another host is taken for left behind when it is older than this."""
+
+T = TypeVar("T")
 _MAGIC = frozenset("*?[")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PASSING = (errno.EINTR, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EIO)
@@ -59,34 +68,25 @@ class LocalStorage:
     def open_write(self, uri: str) -> BinaryIO:
         path = _path(uri)
         with _errors(uri):
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            return io.BufferedWriter(_DurableFile(path, uri), buffer_size=1 << 20)
+            return _again(lambda: io.BufferedWriter(_DurableFile(_with_parents(path), uri), buffer_size=1 << 20))
 
     def write(self, uri: str, data: bytes) -> None:
         path = _path(uri)
         with _errors(uri):
-            temporary = _write_temporary(path, data)
-            os.replace(temporary, path)
+            os.replace(_write_temporary(path, data), path)
             _sync_directory(path)
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         path = _path(uri)
         with _errors(uri):
-            temporary = _write_temporary(path, data)
-            try:
-                os.link(temporary, path)
-                _sync_directory(path)
-                return True
-            except FileExistsError:
-                return False
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary)
+            created = _link(_write_temporary(path, data), path)
+            _sync_directory(path)
+            return created
 
     def publish(self, staged: str, final: str) -> None:
         source, target = _path(staged), _path(final)
         with _errors(final):
-            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            _with_parents(target)
             try:
                 os.replace(source, target)
             except FileNotFoundError:
@@ -99,16 +99,23 @@ class LocalStorage:
             os.unlink(_path(uri))
 
     def delete_tree(self, uri: str) -> None:
-        with _errors(uri), suppress(FileNotFoundError):
-            shutil.rmtree(_path(uri))
+        path = _path(uri)
+        with _errors(uri):
+            for _ in range(TURNS):  # files may come and go meanwhile, when two runs of one job end at once
+                with suppress(OSError):
+                    shutil.rmtree(path)
+                if not os.path.lexists(path):
+                    return
+            with suppress(FileNotFoundError):
+                shutil.rmtree(path)
 
     def sweep(self, uri: str) -> None:
-        """Removes temporaries that a killed writer left directly in this directory."""
+        """Removes temporaries of writers that are dead: those of another run at work stay."""
+        path = _path(uri)
         with _errors(uri), suppress(FileNotFoundError):
-            for name in os.listdir(_path(uri)):
-                if name.startswith(TEMPORARY):
-                    with suppress(FileNotFoundError):
-                        os.unlink(os.path.join(_path(uri), name))
+            for name in os.listdir(path):
+                if name.startswith(TEMPORARY) and _is_left_behind(os.path.join(path, name)):
+                    os.unlink(os.path.join(path, name))
 
 
 class _DurableFile(io.FileIO):
@@ -135,15 +142,53 @@ def _path(uri: str) -> str:
     return uri.removeprefix("file://")
 
 
+def _again(action: Callable[[], T]) -> T:
+    """`action`, tried again if a directory it had just made is gone: another run of the job may be removing staging."""
+    for _ in range(TURNS):
+        with suppress(FileNotFoundError):
+            return action()
+    return action()
+
+
+def _with_parents(path: str) -> str:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    return path
+
+
+def _link(temporary: str, path: str) -> bool:
+    try:
+        os.link(temporary, path)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
 def _write_temporary(path: str, data: bytes) -> str:
-    directory = os.path.dirname(path) or "."
-    os.makedirs(directory, exist_ok=True)
-    temporary = os.path.join(directory, f"{TEMPORARY}{uuid.uuid4().hex}")
+    """A hidden file beside `path`; its name says who writes it."""
+    directory = os.path.dirname(_with_parents(path)) or "."
+    temporary = os.path.join(directory, f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
     with open(temporary, "wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
     return temporary
+
+
+def _is_left_behind(temporary: str) -> bool:
+    """Whether the process that wrote it is gone; of another host's process only age can tell."""
+    host, _, pid = os.path.basename(temporary).removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return time.time() - os.stat(temporary).st_mtime > FOREIGN_SECONDS
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _sync_directory(path: str) -> None:

@@ -1,6 +1,10 @@
 """The verbs of storage on the local file system; the same tests will run over every backend."""
 
 import errno
+import os
+import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -45,10 +49,17 @@ def test_no_temporaries_stay_behind(storage, tmp_path):
 
 
 def test_sweep_removes_what_a_killed_writer_left(storage, tmp_path):
-    (tmp_path / ".tmp-123").write_bytes(b"half")
-    (tmp_path / "kept").write_bytes(b"whole")
+    """By the process in the name, or by age where that is another host's."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(30)
+    here = socket.gethostname()
+    left = [f".tmp-{here}-{dead.pid}-1", ".tmp-elsewhere-1-1"]
+    kept = [f".tmp-{here}-{os.getpid()}-1", ".tmp-elsewhere-1-2", "whole"]
+    for name in (*left, *kept):
+        (tmp_path / name).write_bytes(b"half")
+    os.utime(tmp_path / left[1], (0, 0))
     storage.sweep(str(tmp_path))
-    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)
 
 
 def test_publish_can_be_repeated(storage, tmp_path):
@@ -121,3 +132,26 @@ def test_file_uris_and_unknown_schemes(tmp_path):
     storage_for("file://x")
     with pytest.raises(Exception, match='scheme "ftp" is not served'):
         storage_for("ftp://host/x")
+
+
+def test_sweeping_does_not_hurt_a_writer_at_work(storage, tmp_path):
+    """Two runs of one job may end at once: one sweeps and removes staging while the other still writes."""
+    stop = threading.Event()
+
+    def sweep():
+        while not stop.is_set():
+            storage.sweep(str(tmp_path))
+            storage.delete_tree(str(tmp_path / "staging"))
+            stop.wait(0.005)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for i in range(60):
+            storage.write(str(tmp_path / "manifest"), b"%d" % i)
+            assert storage.put_if_absent(str(tmp_path / f"commit{i}"), b"1")
+            storage.open_write(str(tmp_path / f"staging/{i}/part")).close()
+    finally:
+        stop.set()
+        sweeper.join(10)
+    assert storage.read(str(tmp_path / "manifest")) == b"59"
