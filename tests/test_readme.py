@@ -13,9 +13,7 @@ from batchinfer.job import load, load_text
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [
-    command
-    for row in re.findall(r"^\| (`.*?) \|", README, re.MULTILINE)
-    for command in re.findall(r"`([^`]+)`", row)
+    command for row in re.findall(r"^\| (`.*?) \|", README, re.MULTILINE) for command in re.findall(r"`([^`]+)`", row)
 ]
 
 

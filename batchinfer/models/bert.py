@@ -98,7 +98,12 @@ class Bert(nnx.Module):
         has no effect on the rest and no meaning. ValueError if L is more than the position table holds.
         """
         hidden_BxLxD = self.embeddings(tokens, token_types, positions)
-        mask_Bx1xLxL = padding_mask(lengths, tokens.shape[1]) if segments is None else segment_mask(segments)
+        if segments is not None:
+            mask_Bx1xLxL = segment_mask(segments)
+        elif lengths is not None:
+            mask_Bx1xLxL = padding_mask(lengths, tokens.shape[1])
+        else:
+            raise ValueError("rows need lengths, or segments where several texts share one")
         for layer in self.layers:
             hidden_BxLxD = layer(hidden_BxLxD, mask_Bx1xLxL)
         if self.head is None:
